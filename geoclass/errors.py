@@ -1,0 +1,36 @@
+"""The errors geoclass raises on purpose.
+
+Each message is one line that says what is wrong, where, and the remedy. The command line prints it and
+exits with 2; nothing else in the package exits or prints.
+"""
+
+
+class GeoclassError(Exception):
+    """Bad use or bad input. The message is one line: what, where, remedy."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
+
+
+class SceneError(GeoclassError):
+    """A scene cannot be opened, described or read."""
+
+
+class GridError(GeoclassError):
+    """A grid, tile index or area of interest is impossible or does not fit the scene."""
+
+
+class BundleError(GeoclassError):
+    """A model bundle is not one, is damaged, or cannot be built here."""
+
+
+class ConfigError(GeoclassError):
+    """A class scheme or sensor description is unknown or wrong."""
+
+
+class OutputError(GeoclassError):
+    """An output cannot be written, or would replace one that is there."""
+
+
+class UnfitError(GeoclassError):
+    """The doctor found the scene, the bundle or the machine unfit for the run."""

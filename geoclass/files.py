@@ -1,0 +1,91 @@
+"""Files on disk: fingerprints of inputs, and outputs written to a temporary name and moved into place."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import OutputError
+
+WHOLE_BYTES = 1 << 30
+SAMPLE_BYTES = 1 << 20
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of a file's content: all of it up to 1 GiB, above that its size and 256 pieces spread over it."""
+    size = path.stat().st_size
+    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
+    with path.open("rb") as stream:
+        if size <= WHOLE_BYTES:
+            while piece := stream.read(SAMPLE_BYTES):
+                digest.update(piece)
+        else:
+            for part in range(256):
+                stream.seek((size - SAMPLE_BYTES) * part // 255)
+                digest.update(stream.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def require_absent(paths: list[Path], overwrite: bool) -> None:
+    """Raise OutputError if one of `paths` exists and `overwrite` was not asked for."""
+    there = [path for path in paths if path.exists()]
+    if there and not overwrite:
+        raise OutputError(f"{there[0]} exists and is kept; give --overwrite to replace it, or another -o or --name")
+
+
+def require_writable(folder: Path) -> None:
+    """Make `folder` and check that a file can be written in it. Raises OutputError."""
+    probe = folder / f".geoclass-{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another folder with -o") from error
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's and GDAL's failures while writing `path` into one-line OutputErrors."""
+    try:
+        yield
+    except OSError as error:
+        raise _output_error(path, error.errno, str(error)) from error
+    except Exception as error:
+        # pyogrio, rasterio and sqlite report a full disk through their own exception types and texts.
+        if type(error).__module__.split(".")[0] in {"pyogrio", "rasterio", "sqlite3", "pyarrow", "fiona", "torch"}:
+            raise _output_error(path, None, str(error)) from error
+        if isinstance(error, RuntimeError) and re.search(r"write|PytorchStreamWriter", str(error)):
+            raise _output_error(path, None, str(error)) from error
+        raise
+
+
+def _output_error(path: Path, code: int | None, text: str) -> OutputError:
+    if code == errno.ENOSPC or re.search(r"no space|disk (is )?full", text, re.IGNORECASE):
+        return OutputError(f"the disk is full while writing {path}; free some space and run the same command again")
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return OutputError(f"may not write {path}; choose another folder with -o")
+    return OutputError(f"cannot write {path}: {text or 'unknown failure'}; check the disk, then run the same command again")
+
+
+@contextmanager
+def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success move it into place, on failure remove it.
+
+    Raises OutputError where `path` exists and `overwrite` is false, or where writing fails.
+    """
+    require_absent([path], overwrite)
+    require_writable(path.parent)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        with write_errors(path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

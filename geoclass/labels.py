@@ -1,0 +1,96 @@
+"""The per-tile result table: where each tile is, its class probabilities, and how much of it had data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from .grid import IntArray, TileGrid, TileRange, bounding_range
+from .schemes import ClassScheme
+
+FloatArray = npt.NDArray[np.float32]
+ByteArray = npt.NDArray[np.uint8]
+
+GDF_COLUMNS = ("tile_id", "column", "row", "class_id", "class", "confidence", "valid_fraction")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """N classified tiles of one date, sorted from the north-west, line by line.
+
+    columns, rows: (N,) tile positions on `grid`; probabilities: (N, K) in the scheme's order, rows sum to 1;
+    valid_fraction: (N,) share of pixels with data; thumbnails: (N, k, k, 3) small pictures in 0–255, or None.
+    `info` holds plain values that travel with the outputs (date, inputs, bundle, options).
+    """
+
+    grid: TileGrid
+    scheme: ClassScheme
+    columns: IntArray
+    rows: IntArray
+    probabilities: FloatArray
+    valid_fraction: FloatArray
+    thumbnails: ByteArray | None = None
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    @property
+    def class_index(self) -> npt.NDArray[np.intp]:
+        """(N,) position in the scheme of the most probable class; ties go to the earlier class."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def class_ids(self) -> ByteArray:
+        """(N,) the scheme's id of the most probable class."""
+        return np.asarray(self.scheme.ids, np.uint8)[self.class_index]
+
+    @property
+    def confidence(self) -> FloatArray:
+        """(N,) the probability of the most probable class."""
+        return self.probabilities.max(axis=1)
+
+    @property
+    def tile_ids(self) -> list[str]:
+        return self.grid.tile_ids(self.columns, self.rows)
+
+    @property
+    def range(self) -> TileRange:
+        """The smallest range of tiles that holds all of these."""
+        return bounding_range(self.columns, self.rows)
+
+    def to_gdf(self) -> gpd.GeoDataFrame:
+        """One row a tile, in the grid's CRS: the columns of layer `landcover`, `p_<class>` for each class, polygon."""
+        names = np.asarray(self.scheme.names, dtype=object)
+        frame = pd.DataFrame(
+            {
+                "tile_id": self.tile_ids,
+                "column": self.columns,
+                "row": self.rows,
+                "class_id": self.class_ids.astype(np.int32),
+                "class": names[self.class_index],
+                "confidence": self.confidence,
+                **{f"p_{name}": self.probabilities[:, k] for k, name in enumerate(self.scheme.names)},
+                "valid_fraction": self.valid_fraction,
+            }
+        )
+        return gpd.GeoDataFrame(frame, geometry=self.grid.polygons(self.columns, self.rows), crs=self.grid.crs)
+
+    def image(self, values: npt.NDArray[Any], fill: float = 0) -> npt.NDArray[Any]:
+        """Per-tile `values` (N, …) laid out as an image (rows, columns, …) over `range`, north up, else `fill`."""
+        tiles = self.range
+        canvas = np.full((tiles.rows, tiles.columns, *values.shape[1:]), fill, dtype=values.dtype)
+        canvas[tiles.top - 1 - self.rows, self.columns - tiles.left] = values
+        return canvas
+
+    def areas_m2(self) -> dict[str, float]:
+        """Mapped area of each class: its tiles' area, less the share without data. A pixel count, not an estimate."""
+        weight = self.valid_fraction.astype(np.float64) * self.grid.tile_area_m2
+        total = np.bincount(self.class_index, weights=weight, minlength=len(self.scheme))
+        return {name: float(area) for name, area in zip(self.scheme.names, total, strict=True)}
