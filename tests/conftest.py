@@ -8,8 +8,12 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import from_origin
 
 
 def missing(reason: str) -> None:
@@ -47,3 +51,28 @@ def qgis_python() -> str:
     if not Path(python).exists() or subprocess.run([python, "-c", "import qgis.core"], capture_output=True).returncode:
         missing("no QGIS for Python on this machine: apt-get install python3-qgis qgis-providers")
     return python
+
+
+def coordinate_pixels(left_px: int, top_line: int, width: int, height: int) -> np.ndarray:
+    """(3, height, width) uint8 whose values tell each pixel's place on the lattice, never 0.
+
+    Red counts columns and green lines, each modulo a prime; blue tells how often they wrapped.
+    """
+    column = np.arange(left_px, left_px + width)[None, :] + np.zeros((height, 1), int)
+    line = np.arange(top_line, top_line + height)[:, None] + np.zeros((1, width), int)
+    wraps = (column // 251 * 7 + line // 241 * 13) % 199
+    return np.stack([column % 251 + 1, line % 241 + 1, wraps + 1]).astype(np.uint8)
+
+
+def write_coordinates(
+    path: Path, left: float = 1400 * 224, top: float = 20900 * 224, width: int = 700, height: int = 500, **profile: Any
+) -> Path:
+    """A 1 m GeoTIFF of `coordinate_pixels` with its upper left corner at (left, top), EPSG:26919 unless told."""
+    pixels = coordinate_pixels(round(left), round(-top), width, height)
+    options = {
+        "driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": "uint8", "crs": "EPSG:26919",
+        "transform": from_origin(left, top, 1, 1), "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate",
+    }  # fmt: skip
+    with rasterio.open(path, "w", **{**options, **profile}) as dataset:
+        dataset.write(pixels)
+    return path

@@ -1,0 +1,333 @@
+"""The main road: scenes → grid → batches → network → labels → outputs."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import folium
+import geopandas as gpd
+import numpy as np
+import psutil
+from PIL import Image
+
+from . import __version__
+from .aoi import outlines_as_text
+from .blocks import BlockPixels, TileBlock, read_ahead
+from .bundle import Bundle
+from .doctor import examine, refuse_unfit
+from .errors import GeoclassError, GridError, OutputError, SceneError
+from .files import require_absent, require_writable, write_errors
+from .grid import AoiRule
+from .journal import Journal, Part
+from .labels import Labels
+from .outputs import preview, raster, summary, vector, webmap
+from .plan import Plan, make_plan
+from .predict import Predictor, choose_device
+from .sensors import Sensor
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, tiles done, tiles in all)."""
+
+DEFAULT_OUT = Path("out")
+PREVIEW_PX = 2048
+MAX_THUMBNAIL_PX = 64
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run made: the labels, the preview picture over their range, AOI outlines, timings, and files by kind."""
+
+    labels: Labels
+    preview: Image.Image
+    aoi: gpd.GeoDataFrame | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+    def to_gdf(self) -> gpd.GeoDataFrame:
+        """One row a tile, in the grid's CRS (see `Labels.to_gdf`)."""
+        return self.labels.to_gdf()
+
+    def to_raster(self, path: str | Path) -> Path:
+        """Write the class raster (a COG of one pixel a tile, with its colours beside it). Raises OutputError."""
+        raster.write_raster(self.labels, Path(path))
+        return Path(path)
+
+    def explore(self, **options: Any) -> folium.Map:
+        """The interactive map, as a folium map that a notebook shows; options as for `webmap.build_map`."""
+        return webmap.build_map(self.labels, preview=self.preview, aois=self.aoi, **options)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run is carried out, as opposed to what it is of (`Plan`). `out` None keeps everything in memory."""
+
+    out: Path | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    readers: int | None = None
+    formats: tuple[str, ...] = ()
+    overwrite: bool = False
+    force: bool = False
+    basemap: bool = False
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise GeoclassError(f"--batch-size is {self.batch_size}; give 1 or more")
+        if self.readers is not None and self.readers < 1:
+            raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
+        unknown = [name for name in self.formats if name not in vector.FORMATS]
+        if unknown:
+            raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
+
+
+def classify(
+    inputs: str | Path | Sequence[str | Path],
+    model: str | Path | Bundle,
+    *,
+    out: str | Path | None = None,
+    name: str | None = None,
+    sensor: str | Path | Sensor | None = None,
+    size_px: int | None = None,
+    gsd_m: float | None = None,
+    crs: str | None = None,
+    aoi: str | Path | None = None,
+    aoi_rule: AoiRule = "touches",
+    min_valid: float | None = None,
+    date: str | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    readers: int | None = None,
+    formats: Sequence[str] = (),
+    overwrite: bool = False,
+    force: bool = False,
+    basemap: bool = False,
+    progress: Progress | None = None,
+) -> Result:
+    """Classify scenes, or a tile index, with a bundle.
+
+    With `out` the results go to files `out/name.*` and an interrupted run continues where it stopped; without it they
+    stay in memory. Raises a GeoclassError of the fitting kind for everything that bad input can cause.
+    """
+    named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    settings = Settings(
+        Path(out) if out is not None else None, batch_size, device, readers, tuple(formats), overwrite, force, basemap
+    )
+    plan = make_plan(
+        named,
+        model,
+        name=name,
+        sensor=sensor,
+        size_px=size_px,
+        gsd_m=gsd_m,
+        crs=crs,
+        aoi=aoi,
+        aoi_rule=aoi_rule,
+        min_valid=min_valid,
+        date=date,
+    )
+    return run(plan, settings, progress)
+
+
+def run(plan: Plan, settings: Settings, progress: Progress | None = None) -> Result:
+    """Carry out a plan. See `classify`."""
+    choose_device(settings.device)
+    if not settings.force:
+        refuse_unfit(examine(plan, settings.out or Path(), settings.device))
+    thumbnail_px = _thumbnail_px(plan)
+    if settings.out is None:
+        parts = [part for _, part in _predicted(plan, settings, plan.blocks(), thumbnail_px, progress)]
+        return _assembled(plan, parts, thumbnail_px, 0.0, settings)
+    return _run_to_files(plan, settings, settings.out, thumbnail_px, progress)
+
+
+def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, progress: Progress | None) -> Result:
+    started = perf_counter()
+    if re.search(r'[/\\:*?"<>|]', plan.name) or plan.name.startswith("."):
+        raise OutputError(f"{plan.name!r} cannot be the name of files; give a plain --name")
+    finals = _final_paths(plan, settings, out)
+    _spare_inputs(plan, finals)
+    require_writable(out)
+    folder = out / f".{plan.name}.journal"
+    if not (folder / "publishing").exists():
+        require_absent(finals, settings.overwrite)
+    blocks = plan.blocks()
+    with Journal(folder, _manifest(plan, settings, thumbnail_px), restart=settings.overwrite) as journal:
+        todo = [block for block in blocks if block.number not in journal.done]
+        done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
+        try:
+            for number, part in _predicted(plan, settings, todo, thumbnail_px, progress, done):
+                journal.write(number, part)
+        except SceneError as error:
+            raise SceneError(f"{error} ({len(journal.done)} of {len(blocks)} blocks of tiles are kept in {folder})") from error
+        if progress:
+            progress("writing", len(plan), len(plan))
+        parts = [journal.read(block.number) for block in blocks]
+        result = _assembled(plan, parts, thumbnail_px, perf_counter() - started, settings)
+        staged = _write(result, plan, settings, journal.stage())
+        files = journal.publish(staged, out)
+        journal.discard()
+    return Result(result.labels, result.preview, result.aoi, result.timings, {path.name: path for path in files})
+
+
+def _predicted(
+    plan: Plan,
+    settings: Settings,
+    blocks: Sequence[TileBlock],
+    thumbnail_px: int,
+    progress: Progress | None,
+    done: int = 0,
+) -> Any:
+    """Yield (block number, part) for each block, read ahead and classified."""
+    if not blocks:
+        return
+    device = choose_device(settings.device)
+    predictor = Predictor(
+        plan.bundle, plan.mosaic.sensor, device=device, batch_size=settings.batch_size, thumbnail_px=thumbnail_px
+    )
+    threads = settings.readers or (1 if device.type == "cpu" else 8)
+    if progress:
+        progress("classifying", done, len(plan))
+    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads):
+        yield pixels.block.number, _part(pixels, predictor, plan.min_valid)
+        done += len(pixels.block)
+        if progress:
+            progress("classifying", done, len(plan))
+
+
+def _part(pixels: BlockPixels, predictor: Predictor, min_valid: float) -> Part:
+    keep = (pixels.valid_fraction >= min_valid) & (pixels.valid_fraction > 0)
+    prediction = predictor([tile for tile, wanted in zip(pixels.tiles, keep, strict=True) if wanted])
+    return Part(
+        pixels.block.columns,
+        pixels.block.rows,
+        pixels.valid_fraction,
+        keep,
+        prediction.probabilities,
+        prediction.thumbnails,
+        pixels.seconds,
+        prediction.seconds,
+    )
+
+
+def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: float, settings: Settings) -> Result:
+    """All parts as one result, sorted from the north-west line by line."""
+    keep = np.concatenate([part.classified for part in parts])
+    if not keep.any():
+        best = max(float(part.valid_fraction.max(initial=0)) for part in parts)
+        raise GridError(
+            "the scene has no data in any tile (all no-data); check its no-data value, or give another scene"
+            if best == 0
+            else f"no tile has a valid fraction of {plan.min_valid:g} or more (the best has {best:.2f}); lower it with --min-valid"
+        )
+    columns = np.concatenate([part.columns for part in parts])[keep]
+    rows = np.concatenate([part.rows for part in parts])[keep]
+    order = np.lexsort((columns, -rows))
+    left_out = plan.left_out + int((~keep).sum())
+    labels = Labels(
+        plan.grid,
+        plan.bundle.meta.scheme,
+        columns[order],
+        rows[order],
+        np.concatenate([part.probabilities for part in parts])[order],
+        np.concatenate([part.valid_fraction for part in parts])[keep][order],
+        np.concatenate([part.thumbnails for part in parts])[order],
+        _info(plan, left_out),
+    )
+    timings = {
+        "seconds_total": seconds,
+        "seconds_reading": sum(part.read_seconds for part in parts),
+        "seconds_network": sum(part.network_seconds for part in parts),
+        "tiles_per_second": len(labels) / seconds if seconds else 0.0,
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    return Result(labels, preview.picture(labels), plan.aoi, timings)
+
+
+def _info(plan: Plan, left_out: int) -> dict[str, Any]:
+    """Plain values that travel with every output."""
+    synthetic = any("SYNTHETIC" in f"{scene.tags}".upper() for scene in plan.mosaic.scenes)
+    return {
+        "name": plan.name,
+        "date": plan.date,
+        "inputs": plan.mosaic.files,
+        "sensor": plan.mosaic.sensor.name,
+        "bundle": plan.bundle.digest,
+        "backbone": plan.bundle.meta.backbone,
+        "grid": plan.grid.prefix,
+        "min_valid": plan.min_valid,
+        "below_min_valid": left_out,
+        "aoi_rule": plan.aoi_rule if plan.aoi is not None else None,
+        "aois": outlines_as_text(plan.aoi, plan.grid.res * 4) if plan.aoi is not None else [],
+        "note": plan.note,
+        "synthetic": synthetic,
+        "geoclass_version": __version__,
+    }
+
+
+def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, Any]:
+    """What must be the same for an interrupted run to be continued."""
+    tiles = np.stack([plan.columns, plan.rows])
+    return {
+        "inputs": plan.mosaic.fingerprints(),
+        "model": plan.bundle.digest,
+        "grid": plan.grid.to_dict(),
+        "tiles": [len(plan), int(tiles.sum()), int((tiles[0] * 31 + tiles[1] * 17).astype(np.uint64).sum() % (1 << 53))],
+        "min_valid": plan.min_valid,
+        "sensor": plan.mosaic.sensor.model_dump(mode="json"),
+        "batch_size": settings.batch_size,
+        "thumbnail_px": thumbnail_px,
+        "version": __version__,
+    }
+
+
+def _thumbnail_px(plan: Plan) -> int:
+    columns, rows = int(np.ptp(plan.columns)) + 1, int(np.ptp(plan.rows)) + 1
+    return max(1, min(MAX_THUMBNAIL_PX, PREVIEW_PX // max(columns, rows)))
+
+
+def _final_paths(plan: Plan, settings: Settings, out: Path) -> list[Path]:
+    suffixes = ["gpkg", "tif", "json", "html", "preview.tif", *(vector.FORMATS[name].lstrip(".") for name in settings.formats)]
+    return [out / f"{plan.name}.{suffix}" for suffix in suffixes]
+
+
+def _spare_inputs(plan: Plan, finals: Sequence[Path]) -> None:
+    """An output must never replace the imagery it came from, whatever --overwrite says."""
+    inputs = {Path(name).resolve() for name in plan.mosaic.files}
+    for path in finals:
+        if path.resolve() in inputs:
+            raise OutputError(f"{path} is an input of this run and would be replaced; choose another folder with -o, or another --name")
+
+
+def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list[Path]:
+    """Write every output into `folder`; return the files."""
+    labels, base = result.labels, folder / plan.name
+    with write_errors(folder):
+        vector.write_gpkg(labels, base.with_name(f"{plan.name}.gpkg"))
+        written = raster.write_raster(labels, base.with_name(f"{plan.name}.tif"))
+        preview.write_preview(labels, base.with_name(f"{plan.name}.preview.tif"))
+        for name in settings.formats:
+            vector.write_vector(labels, base.with_name(f"{plan.name}{vector.FORMATS[name]}"), name)
+        webmap.write_map(
+            base.with_name(f"{plan.name}.html"), labels, preview=result.preview, aois=result.aoi, basemap=settings.basemap
+        )
+        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, {**result.timings, "finished": finished})
+    del written
+    return sorted(folder.iterdir())
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held, in megabytes."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6

@@ -1,0 +1,79 @@
+"""geoclass classify: scenes or a tile index, and a bundle, to a land-cover map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .options import (
+    aoi_options,
+    class_table,
+    console,
+    device_option,
+    grid_options,
+    inputs_argument,
+    model_option,
+    overwrite_option,
+    progress_bar,
+    require_model,
+    run_options,
+    sensor_option,
+)
+
+
+@click.command("classify")
+@inputs_argument
+@model_option
+@run_options
+@sensor_option
+@grid_options
+@aoi_options
+@click.option("--date", help="Date of the imagery, as 2019-07-14 or 2019.  [default: told from the files]")
+@click.option("--format", "formats", multiple=True, help="Also write parquet, fgb, geojson, pmtiles or csv; may be repeated.")
+@click.option("--batch-size", type=int, help="Tiles a batch.  [default: 32 on a CPU, 256 on CUDA]")
+@click.option("--readers", type=int, help="Threads that read ahead.  [default: 1 on a CPU, 8 on CUDA]")
+@device_option
+@click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
+@click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
+@overwrite_option
+@click.pass_context
+def command(
+    ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
+    size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: str,
+    date: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
+    basemap: bool, force: bool, overwrite: bool,
+) -> None:  # fmt: skip
+    """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
+
+    With no INPUTS the one *.tiles.gpkg in this folder is taken. Several scenes are read as one mosaic. Writes a
+    GeoPackage and a class raster that open styled in QGIS, an HTML map that needs no network, a preview picture and a
+    JSON summary. An interrupted run continues when the same command is given again.
+    """
+    bundle = require_model(model)
+    if not inputs:
+        from ..plan import find_index
+
+        inputs = (str(find_index(Path())),)
+    from ..environment import require_matching_torch
+
+    require_matching_torch()
+    from ..classify import classify
+    from ..outputs.summary import summarise
+
+    with progress_bar(ctx) as progress:
+        result = classify(
+            inputs, bundle, out=out, name=name, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, aoi=aoi,
+            aoi_rule=aoi_rule, min_valid=min_valid, date=date, batch_size=batch_size, device=device, readers=readers,
+            formats=formats, overwrite=overwrite, force=force, basemap=basemap, progress=progress,
+        )  # fmt: skip
+    say = console(ctx)
+    labels, timings = result.labels, result.timings
+    say.print(f"{len(labels):,} tiles classified, {timings['tiles_per_second']:.1f} a second")
+    say.print(f"{labels.info['below_min_valid']:,} tiles left out: less than {labels.info['min_valid']:.0%} of their ground has data")
+    if labels.info["note"]:
+        say.print(f"note: {labels.info['note']}")
+    say.print(class_table(summarise(labels)["classes"]))
+    say.print("Mapped areas are tile counts; they carry no error bars and are no estimates.")
+    for path in result.files.values():
+        say.print(f"  {path}")

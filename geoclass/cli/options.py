@@ -1,0 +1,107 @@
+"""Options that several verbs share, and the ways the command line speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import rich.console
+import rich.progress
+import rich.table
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+AOI_RULES = ("touches", "center", "within")
+
+inputs_argument = click.argument("inputs", nargs=-1, type=click.Path())
+
+
+def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model_option = click.option("--model", "-m", type=click.Path(), help="Model bundle (m.pt).")
+
+sensor_option = click.option(
+    "--sensor", help="The scene's sensor: naip, sentinel2-l1c, sentinel2-l2a, rgb8, or a .toml file. Default: told from the file names, else the bundle's."
+)
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+
+grid_options = _all(
+    click.option("--size", "size_px", type=int, help="Side of a tile in pixels.  [default: the bundle's, or 224]"),
+    click.option("--gsd", "gsd_m", type=float, help="Ground sampling distance of tiles in metres.  [default: the bundle's, else the scene's]"),
+    click.option("--crs", help="Projected CRS of the grid, as EPSG:26919.  [default: the scene's, or its UTM zone]"),
+    click.option("--min-valid", type=float, help="Least share of a tile that must have data.  [default: 0.5]"),
+)
+
+aoi_options = _all(
+    click.option("--aoi", type=click.Path(), help="Only tiles of these polygons: any vector file, in any CRS."),
+    click.option(
+        "--aoi-rule", type=click.Choice(AOI_RULES), default="touches", show_default=True,
+        help="Which tiles an AOI selects: those it touches, whose centre it holds, or that lie wholly within.",
+    ),  # fmt: skip
+)
+
+run_options = _all(
+    click.option("-o", "--out", type=click.Path(), default="out", show_default=True, help="Folder for the outputs."),
+    click.option("--name", help="Name of the outputs.  [default: the scene's]"),
+)
+
+
+def require_model(model: str | None) -> Path:
+    """The bundle's path. Raises GeoclassError where none was named."""
+    from ..errors import GeoclassError
+
+    if not model:
+        raise GeoclassError("no model named; give one with --model m.pt (geoclass train makes one)")
+    return Path(model)
+
+
+def console(ctx: click.Context, *, err: bool = False) -> rich.console.Console:
+    """Where the command line speaks; silent under --quiet."""
+    quiet = bool((ctx.find_root().obj or {}).get("quiet"))
+    return rich.console.Console(quiet=quiet, stderr=err, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(ctx: click.Context) -> Iterator[Callable[[str, int, int], None]]:
+    """A callback (stage, done, total) that draws a progress bar on standard error."""
+    bar = rich.progress.Progress(
+        rich.progress.TextColumn("{task.description:<12}"),
+        rich.progress.BarColumn(),
+        rich.progress.MofNCompleteColumn(),
+        rich.progress.TimeRemainingColumn(),
+        console=console(ctx, err=True),
+        transient=True,
+    )
+    tasks: dict[str, rich.progress.TaskID] = {}
+    with bar:
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+def class_table(classes: list[dict[str, Any]]) -> rich.table.Table:
+    """Mapped area of each class as a table."""
+    table = rich.table.Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for heading in ("tiles", "hectares", "share"):
+        table.add_column(heading, justify="right")
+    for row in classes:
+        table.add_row(row["name"], f"{row['tiles']:,}", f"{row['area_ha']:,.0f}", f"{row['share']:.1%}")
+    return table

@@ -1,0 +1,213 @@
+"""Mosaics: several scenes of one date read as one, on the pixel lattice of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyproj
+import shapely
+
+from .errors import SceneError
+from .files import fingerprint
+from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
+from .inputs import find_scenes
+from .scene import Lattice, LatticeWindow, Mask, Pixels, Scene, SceneReader
+from .sensors import Sensor
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+DEGREE_TOLERANCE = 0.2
+"""A scene in degrees whose pixels measure within 20 % of a common GSD is taken to have it: its pixels are seldom
+square on the ground, and the same imagery must still get the same tiles."""
+
+METRE_TOLERANCE = 0.005
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """One or more scenes of one date, of one sensor and data type."""
+
+    scenes: tuple[Scene, ...]
+
+    def __post_init__(self) -> None:
+        if not self.scenes:
+            raise SceneError("no scene given; name one or more rasters")
+        first = self.scenes[0]
+        for scene in self.scenes[1:]:
+            if scene.dtype != first.dtype:
+                raise SceneError(
+                    f"{scene.files[0]} holds {scene.dtype}, {first.files[0]} {first.dtype}; a mosaic's scenes must share "
+                    "one data type: classify them one by one"
+                )
+            if scene.sensor.name != first.sensor.name:
+                raise SceneError(
+                    f"{scene.files[0]} is {scene.sensor.name}, {first.files[0]} {first.sensor.name}; "
+                    "classify the sensors one by one"
+                )
+
+    @property
+    def name(self) -> str:
+        """The first scene's name; every output is called by it unless the user says otherwise."""
+        return self.scenes[0].name
+
+    @property
+    def sensor(self) -> Sensor:
+        return self.scenes[0].sensor
+
+    @property
+    def dtype(self) -> str:
+        return self.scenes[0].dtype
+
+    @property
+    def display_bands(self) -> tuple[str, ...]:
+        """Red, green and blue where the scenes have them, else their first bands, at most three."""
+        names = self.scenes[0].band_names
+        rgb = ("red", "green", "blue")
+        return rgb if set(rgb) <= set(names) else names[:3]
+
+    @property
+    def date(self) -> str | None:
+        """The latest date of the scenes, or None where none says."""
+        return max((scene.date for scene in self.scenes if scene.date), default=None)
+
+    @property
+    def files(self) -> list[str]:
+        """Every file that is read, once, in order."""
+        return list(dict.fromkeys(name for scene in self.scenes for name in scene.files))
+
+    def default_crs(self) -> pyproj.CRS:
+        """The CRS of the most ground (ties go to the name that sorts first), or its UTM zone where needed."""
+        areas: dict[str, float] = {}
+        by_text: dict[str, pyproj.CRS] = {}
+        for scene in self.scenes:
+            own = scene.require_georeference()
+            crs = utm_crs(*scene_centre(scene)) if needs_utm(own) else own
+            text = crs_text(crs)
+            by_text[text] = crs
+            areas[text] = areas.get(text, 0.0) + scene.outline_in(crs).area
+        return by_text[min(areas, key=lambda text: (-round(areas[text], 3), text))]
+
+    def default_gsd_m(self, crs: pyproj.CRS) -> float:
+        """The finest GSD of the scenes, preferring those already in `crs`; common values are taken as meant."""
+        native = [scene for scene in self.scenes if scene.crs == crs]
+        measured = min(scene.gsd_in(crs) for scene in native or self.scenes)
+        nominal = nominal_gsd_m(measured, METRE_TOLERANCE if native else DEGREE_TOLERANCE)
+        if native and abs(nominal / measured - 1) > METRE_TOLERANCE:
+            return float(f"{measured:.6g}")
+        return nominal
+
+    def default_grid(self, size_px: int = 224, gsd_m: float | None = None, crs: pyproj.CRS | None = None) -> TileGrid:
+        """The permanent grid that suits the scenes, where `gsd_m` or `crs` do not say otherwise."""
+        crs = crs if crs is not None else self.default_crs()
+        probe = TileGrid(crs, size_px, 1.0 if gsd_m is None else gsd_m)
+        return probe if gsd_m is not None else TileGrid(crs, size_px, self.default_gsd_m(crs))
+
+    def outline_in(self, crs: pyproj.CRS) -> shapely.Geometry:
+        """The ground that the scenes cover, in `crs`."""
+        return shapely.union_all([scene.outline_in(crs) for scene in self.scenes])
+
+    def fingerprints(self) -> dict[str, str]:
+        """A digest of every local file's content, or of the description of what is not a local file."""
+        found: dict[str, str] = {}
+        for name in self.files:
+            path = Path(name)
+            if path.is_file():
+                found[name] = fingerprint(path)
+            else:
+                scene = next(scene for scene in self.scenes if name in scene.files)
+                found[name] = f"{scene.width}x{scene.height} {scene.dtype} {tuple(scene.transform)[:6]}"
+        return found
+
+    def reader(self, grid: TileGrid, bands: Sequence[str]) -> MosaicReader:
+        """Open handles for one thread; use as a context manager."""
+        return MosaicReader(self, grid, bands)
+
+
+def scene_centre(scene: Scene) -> tuple[float, float]:
+    """(longitude, latitude) of a scene's centre in degrees."""
+    crs = scene.require_georeference()
+    x, y = scene.at(scene.width / 2, scene.height / 2)
+    longitude, latitude = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    return float(longitude), float(latitude)
+
+
+def open_mosaic(inputs: Sequence[str | Path], sensor: Sensor | None = None, default: Sensor | None = None) -> Mosaic:
+    """The mosaic of all scenes that `inputs` name (see `inputs.find_scenes`). Raises SceneError."""
+    return Mosaic(tuple(find_scenes(inputs, sensor, default)))
+
+
+class MosaicReader:
+    """One thread's open handles on a mosaic, on a grid's pixel lattice. A context manager.
+
+    Scenes whose pixels lie on the lattice come first, then the warped ones, each kind in the mosaic's order; a pixel
+    is taken from the first scene that has data there, and the others are not read for it.
+    """
+
+    def __init__(self, mosaic: Mosaic, grid: TileGrid, bands: Sequence[str]) -> None:
+        self._stack = ExitStack()
+        lattice = Lattice(grid.crs, grid.res)
+        try:
+            readers = [self._stack.enter_context(SceneReader(scene, bands, lattice)) for scene in mosaic.scenes]
+        except BaseException:
+            self._stack.close()
+            raise
+        self._readers = sorted(readers, key=lambda reader: reader.warped)
+        self._dtype = np.dtype(mosaic.dtype)
+        self.bands = tuple(bands)
+        self.warped = sum(reader.warped for reader in readers)
+        self.shift_px = max(reader.shift_px for reader in readers)
+
+    def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
+        """(pixels, valid) of a window: (bands, height, width) in the stored type, (height, width). No data is 0."""
+        for reader in self._readers:
+            shared = window.intersection(reader.window)
+            if not shared.empty:
+                if shared == window:
+                    pixels, valid = reader.read(window)
+                    if valid.all():
+                        return pixels, valid
+                break
+        return self._composed(window)
+
+    def _composed(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
+        pixels = np.zeros((len(self.bands), window.height, window.width), self._dtype)
+        valid = np.zeros((window.height, window.width), bool)
+        for reader in self._readers:
+            shared = _needed(valid, window).intersection(reader.window)
+            if shared.empty:
+                continue
+            part, mask = reader.read(shared)
+            rows, columns = shared.slices_in(window)
+            take = mask & ~valid[rows, columns]
+            np.copyto(pixels[:, rows, columns], part, where=take)
+            valid[rows, columns] |= take
+        return pixels, valid
+
+    def close(self) -> None:
+        """Close every handle."""
+        self._stack.close()
+
+    def __enter__(self) -> MosaicReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _needed(valid: Mask, window: LatticeWindow) -> LatticeWindow:
+    """The smallest part of `window` that holds every pixel still without data."""
+    rows, columns = np.flatnonzero(~valid.all(axis=1)), np.flatnonzero(~valid.all(axis=0))
+    if not len(rows):
+        return LatticeWindow(window.column, window.line, 0, 0)
+    return LatticeWindow(
+        window.column + int(columns[0]),
+        window.line + int(rows[0]),
+        int(columns[-1] - columns[0]) + 1,
+        int(rows[-1] - rows[0]) + 1,
+    )

@@ -1,0 +1,119 @@
+"""Read a finished result back: the GeoPackage that `geoclass classify` wrote, as the Labels it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pydantic
+import pyogrio
+
+from .errors import GeoclassError, OutputError
+from .grid import TileGrid
+from .labels import Labels
+from .outputs.style import GRID_KEY, INFO_KEY, LAYER, SCHEME_KEY
+from .schemes import ClassScheme
+
+Fields = Mapping[str, npt.NDArray[Any]]
+
+SUM_SLACK = 1e-2
+"""How far a tile's probabilities may be from a sum of 1: those of a half-precision run are rounded."""
+
+
+def read_result(path: Path) -> Labels:
+    """The Labels in a GeoPackage written by `outputs.vector.write_gpkg`; thumbnails are not kept there.
+
+    Probabilities and valid fractions are the float32 values that were written. Tiles deleted since are absent, and
+    columns added since are ignored, edits of `class` too: the class is the most probable one. Raises OutputError where the file is missing, no geoclass result, or damaged.
+    """
+    if not path.is_file():
+        raise OutputError(f"there is no file {path}; name the .gpkg that geoclass classify wrote")
+    described = _describe(path)
+    scheme, grid, info = _metadata(path, described["layer_metadata"] or {})
+    wanted = ["tile_id", "column", "row", *(f"p_{name}" for name in scheme.names), "valid_fraction"]
+    absent = [name for name in wanted if name not in set(described["fields"])]
+    if absent:
+        raise _damaged(path, f"column {absent[0]!r} is missing")
+    fields = _read(path, wanted)
+    if len(fields["row"]) != described["features"]:
+        raise _damaged(path, f"{described['features']:,} tiles are announced and {len(fields['row']):,} are there")
+    labels = _labels(path, fields, scheme, grid, info)
+    if len(labels) and list(fields["tile_id"][_order(fields)]) != labels.tile_ids:
+        raise _damaged(path, "tile ids disagree with columns and rows")
+    return labels
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    try:
+        layers = [str(name) for name, _ in pyogrio.list_layers(path)]
+        if LAYER in layers:
+            return dict(pyogrio.read_info(path, layer=LAYER, force_feature_count=True))
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+        raise OutputError(
+            f"{path} cannot be read as a geoclass result: {str(error).split(';')[0].rstrip('.')}; "
+            "name the .gpkg that geoclass classify wrote, or make it again with --overwrite"
+        ) from error
+    raise _foreign(path, f"it has no layer {LAYER!r}")
+
+
+def _metadata(path: Path, texts: Mapping[str, str]) -> tuple[ClassScheme, TileGrid, dict[str, Any]]:
+    missing = [key for key in (INFO_KEY, SCHEME_KEY, GRID_KEY) if key not in texts]
+    if missing:
+        raise _foreign(path, f"its layer {LAYER!r} carries no {missing[0]}")
+    try:
+        scheme = ClassScheme.model_validate_json(texts[SCHEME_KEY])
+        grid = TileGrid.from_dict(json.loads(texts[GRID_KEY]))
+        info = json.loads(texts[INFO_KEY])
+    except pydantic.ValidationError as error:
+        raise _damaged(path, f"the class scheme is wrong: {error.errors()[0]['msg']}") from error
+    except (ValueError, KeyError, TypeError, GeoclassError) as error:
+        raise _damaged(path, f"its metadata are wrong: {error}") from error
+    if not isinstance(info, dict):
+        raise _damaged(path, f"{INFO_KEY} is no table of values")
+    return scheme, grid, info
+
+
+def _read(path: Path, wanted: list[str]) -> Fields:
+    try:
+        with np.errstate(over="ignore"):  # a garbled number too large for float32 becomes inf, which is refused below
+            described, _, _, values = pyogrio.raw.read(path, layer=LAYER, columns=wanted, read_geometry=False)
+    except Exception as error:
+        # A damaged page comes up as whichever error the driver, NumPy or the decoder meets first.
+        raise _damaged(path, str(error)) from error
+    return dict(zip((str(name) for name in described["fields"]), values, strict=True))
+
+
+def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, info: dict[str, Any]) -> Labels:
+    numbers = {name: values for name, values in fields.items() if name != "tile_id"}
+    if not all(np.issubdtype(values.dtype, np.number) and np.isfinite(values).all() for values in numbers.values()):
+        raise _damaged(path, "a number is missing or is text")
+    order = _order(fields)
+    probabilities = np.stack([fields[f"p_{name}"][order] for name in scheme.names], axis=1).astype(np.float32)
+    if len(order) and (probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > SUM_SLACK):
+        raise _damaged(path, "a tile's probabilities do not sum to 1")
+    return Labels(
+        grid=grid,
+        scheme=scheme,
+        columns=fields["column"][order].astype(np.int64),
+        rows=fields["row"][order].astype(np.int64),
+        probabilities=probabilities,
+        valid_fraction=fields["valid_fraction"][order].astype(np.float32),
+        info=info,
+    )
+
+
+def _order(fields: Fields) -> npt.NDArray[np.intp]:
+    """From the north-west, line by line, as Labels are; a table edited in a GIS may have another order."""
+    return np.lexsort((fields["column"], -fields["row"]))
+
+
+def _foreign(path: Path, reason: str) -> OutputError:
+    return OutputError(f"{path} is no geoclass result: {reason}; name the .gpkg that geoclass classify wrote")
+
+
+def _damaged(path: Path, reason: str) -> OutputError:
+    return OutputError(f"{path} is damaged: {reason}; make it again with geoclass classify --overwrite")

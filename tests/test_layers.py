@@ -1,0 +1,78 @@
+"""The house's order: data flows one way, and a module imports only what stands before it on that way."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import geoclass
+
+PACKAGE = Path(geoclass.__file__).parent
+
+# From the first room to the last. A module may import those before it.
+ORDER = [
+    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "inputs", "mosaic", "aoi", "blocks",
+    "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
+    "outputs.style", "outputs.vector", "outputs.raster", "outputs.summary", "outputs.preview", "outputs.webmap",
+    "results", "remap", "train", "doctor", "classify", "describe", "landscape", "county", "demo", "cli",
+]  # fmt: skip
+FREE_OF_TORCH = ["errors", "schemes", "sensors", "grid", "scene", "mosaic", "tileindex", "tile", "labels", "results", "remap", "cli"]
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts[0] == "cli":
+            name = "cli"
+        else:
+            name = ".".join(parts)
+        if name not in ("__init__", "__main__", "outputs.__init__"):
+            found[f"{name}:{path.name}"] = path
+    return found
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the package that `path` imports, function bodies included."""
+    parts = list(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = parts[: len(parts) - node.level] + (node.module.split(".") if node.module else [])
+            inside = ".".join(base[1:])
+            names |= {f"{inside}.{item.name}".strip(".") for item in node.names} | {inside}
+    return {name for name in names if name in ORDER}
+
+
+@pytest.mark.parametrize("key", modules())
+def test_imports_point_one_way(key):
+    name = key.split(":")[0]
+    assert name in ORDER, f"{name} has no place in the house's order yet"
+    later = {other for other in imported(modules()[key]) if other != "cli" and ORDER.index(other) >= ORDER.index(name)}
+    assert not later, f"{name} imports {', '.join(sorted(later))}, which stand after it"
+
+
+def test_order_names_only_what_exists():
+    assert set(ORDER) == {key.split(":")[0] for key in modules()}
+
+
+def test_help_and_pure_modules_do_not_load_torch():
+    code = "import sys; " + "; ".join(f"import geoclass.{name}" for name in FREE_OF_TORCH) + "; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    code = "import sys, click.testing, geoclass.cli as c; click.testing.CliRunner().invoke(c.main, ['--help']); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_public_names_exist():
+    for name in geoclass.__all__:
+        assert getattr(geoclass, name) is not None
+    with pytest.raises(AttributeError):
+        _ = geoclass.no_such_name
+
+
+def test_library_does_not_print():
+    for path in PACKAGE.rglob("*.py"):
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+        assert not calls, f"{path} prints"
