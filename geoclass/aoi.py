@@ -27,7 +27,9 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
     try:
         frame = pyogrio.read_dataframe(path)
     except Exception as error:  # pyogrio, GDAL, GEOS and pyproj each raise their own types for a damaged file
-        raise GridError(f"{path} cannot be read as a vector file; give GeoJSON, GeoPackage or Shapefile ({_short(error)})") from error
+        raise GridError(
+            f"{path} cannot be read as a vector file; give GeoJSON, GeoPackage or Shapefile ({_short(error)})"
+        ) from error
     if not isinstance(frame, gpd.GeoDataFrame) or frame.geometry.isna().all() or frame.geometry.is_empty.all():
         raise GridError(f"{path} holds no geometry; draw at least one polygon")
     if frame.crs is None:
@@ -37,7 +39,9 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
     frame = frame.set_geometry(gpd.GeoSeries(polygons, index=frame.index, crs=frame.crs))
     frame = frame[shapely.area(frame.geometry.to_numpy()) > 0]
     if frame.empty:
-        raise GridError(f"{path} holds no polygon with an area (points or lines only, or collapsed outlines); draw polygons")
+        raise GridError(
+            f"{path} holds no polygon with an area (points or lines only, or collapsed outlines); draw polygons"
+        )
     try:
         frame = frame.to_crs(crs)
     except (pyproj.exceptions.ProjError, ValueError) as error:
@@ -58,7 +62,10 @@ def aoi_area(frame: gpd.GeoDataFrame) -> shapely.Geometry:
 def outlines_as_text(frame: gpd.GeoDataFrame, tolerance: float) -> list[list[str]]:
     """[name, WKT] of each outline, simplified to `tolerance` CRS units, to travel with a result."""
     simple = shapely.simplify(frame.geometry.to_numpy(), tolerance)
-    return [[name, str(shapely.to_wkt(shape, rounding_precision=3))] for name, shape in zip(frame["name"], simple, strict=True)]
+    return [
+        [name, str(shapely.to_wkt(shape, rounding_precision=3))]
+        for name, shape in zip(frame["name"], simple, strict=True)
+    ]
 
 
 def outlines_from_text(texts: Sequence[Sequence[str]], crs: pyproj.CRS) -> gpd.GeoDataFrame | None:

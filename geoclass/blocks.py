@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .grid import IntArray, TileGrid, TileRange, bounding_range
 from .mosaic import Mosaic, MosaicReader
-from .scene import LatticeWindow, Pixels
+from .reader import LatticeWindow, Pixels
 
 BLOCK_BYTES = 24 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several."""
@@ -74,8 +74,10 @@ def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, r
     down = -(rows // high)
     order = np.lexsort((columns, -rows, across, down))
     keys = np.stack([down[order], across[order]])
-    starts = np.flatnonzero(np.any(np.diff(keys, prepend=keys[:, :1] - 1), axis=0)) if len(order) else []
-    parts = np.split(order, starts[1:]) if len(order) else []
+    if not len(order):
+        return []
+    starts = np.flatnonzero(np.any(np.diff(keys, prepend=keys[:, :1] - 1), axis=0))
+    parts = np.split(order, starts[1:])
     return [TileBlock(number, columns[part], rows[part]) for number, part in enumerate(parts)]
 
 

@@ -165,7 +165,9 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
             for number, part in _predicted(plan, settings, todo, thumbnail_px, progress, done):
                 journal.write(number, part)
         except SceneError as error:
-            raise SceneError(f"{error} ({len(journal.done)} of {len(blocks)} blocks of tiles are kept in {folder})") from error
+            raise SceneError(
+                f"{error} ({len(journal.done)} of {len(blocks)} blocks of tiles are kept in {folder})"
+            ) from error
         if progress:
             progress("writing", len(plan), len(plan))
         parts = [journal.read(block.number) for block in blocks]
@@ -278,7 +280,11 @@ def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, An
         "inputs": plan.mosaic.fingerprints(),
         "model": plan.bundle.digest,
         "grid": plan.grid.to_dict(),
-        "tiles": [len(plan), int(tiles.sum()), int((tiles[0] * 31 + tiles[1] * 17).astype(np.uint64).sum() % (1 << 53))],
+        "tiles": [
+            len(plan),
+            int(tiles.sum()),
+            int((tiles[0] * 31 + tiles[1] * 17).astype(np.uint64).sum() % (1 << 53)),
+        ],
         "min_valid": plan.min_valid,
         "sensor": plan.mosaic.sensor.model_dump(mode="json"),
         "batch_size": settings.batch_size,
@@ -293,7 +299,14 @@ def _thumbnail_px(plan: Plan) -> int:
 
 
 def _final_paths(plan: Plan, settings: Settings, out: Path) -> list[Path]:
-    suffixes = ["gpkg", "tif", "json", "html", "preview.tif", *(vector.FORMATS[name].lstrip(".") for name in settings.formats)]
+    suffixes = [
+        "gpkg",
+        "tif",
+        "json",
+        "html",
+        "preview.tif",
+        *(vector.FORMATS[name].lstrip(".") for name in settings.formats),
+    ]
     return [out / f"{plan.name}.{suffix}" for suffix in suffixes]
 
 
@@ -302,7 +315,9 @@ def _spare_inputs(plan: Plan, finals: Sequence[Path]) -> None:
     inputs = {Path(name).resolve() for name in plan.mosaic.files}
     for path in finals:
         if path.resolve() in inputs:
-            raise OutputError(f"{path} is an input of this run and would be replaced; choose another folder with -o, or another --name")
+            raise OutputError(
+                f"{path} is an input of this run and would be replaced; choose another folder with -o, or another --name"
+            )
 
 
 def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list[Path]:
@@ -315,7 +330,11 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
         for name in settings.formats:
             vector.write_vector(labels, base.with_name(f"{plan.name}{vector.FORMATS[name]}"), name)
         webmap.write_map(
-            base.with_name(f"{plan.name}.html"), labels, preview=result.preview, aois=result.aoi, basemap=settings.basemap
+            base.with_name(f"{plan.name}.html"),
+            labels,
+            preview=result.preview,
+            aois=result.aoi,
+            basemap=settings.basemap,
         )
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         summary.write_summary(base.with_name(f"{plan.name}.json"), labels, {**result.timings, "finished": finished})

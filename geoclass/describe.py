@@ -33,7 +33,12 @@ def describe(path: str | Path, sensor: str | Path | None = None) -> dict[str, An
     mosaic = open_mosaic([path], load_sensor(sensor) if sensor else None)
     facts = _scene(mosaic.scenes[0])
     if len(mosaic.scenes) > 1:
-        return {"kind": "mosaic", "scenes": len(mosaic.scenes), "files": mosaic.files, **{f"first {k}": v for k, v in facts.items()}}
+        return {
+            "kind": "mosaic",
+            "scenes": len(mosaic.scenes),
+            "files": mosaic.files,
+            **{f"first {k}": v for k, v in facts.items()},
+        }
     return facts
 
 
@@ -80,7 +85,9 @@ def _geopackage(path: Path) -> dict[str, Any]:
     try:
         layers = [str(name) for name, _ in pyogrio.list_layers(path)]
     except pyogrio.errors.DataSourceError as error:
-        raise SceneError(f"{path} cannot be read as a GeoPackage; give a scene, tile index, bundle or result") from error
+        raise SceneError(
+            f"{path} cannot be read as a GeoPackage; give a scene, tile index, bundle or result"
+        ) from error
     if "tiles" in layers and "landcover" not in layers:
         return _index(path)
     from .outputs.summary import summarise

@@ -20,7 +20,8 @@ from .errors import GeoclassError, SceneError, UnfitError
 from .grid import crs_text, needs_utm
 from .plan import Plan
 from .predict import Predictor, choose_device
-from .scene import Pixels, Scene, open_dataset
+from .reader import Pixels
+from .scene import Scene, open_dataset
 
 Status = Literal["ok", "warn", "fail"]
 
@@ -71,7 +72,7 @@ def refuse_unfit(checks: list[Check]) -> None:
 def take_sample(plan: Plan, count: int = SAMPLE_TILES) -> Sample:
     """Read up to `count` tiles spread evenly over the plan."""
     pick = np.unique(np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int))
-    tiles, fractions, bad = [], [], 0
+    tiles, fractions, bad = [], [], 0.0
     try:
         with plan.mosaic.reader(plan.grid, plan.bands) as reader:
             for number in pick:
@@ -122,7 +123,9 @@ def _layout(scene: Scene, where: str) -> Check:
 
 def _readable(sample: Sample) -> Check:
     if sample.failure:
-        return Check("readable", "fail", sample.failure, "fetch the file again; blocks before the damage can be classified")
+        return Check(
+            "readable", "fail", sample.failure, "fetch the file again; blocks before the damage can be classified"
+        )
     return Check("readable", "ok", f"{len(sample.tiles)} tiles spread over the scene read without error")
 
 
@@ -143,7 +146,12 @@ def _gsd(plan: Plan) -> Check:
     if trained and not 0.8 <= used / trained <= 1.25:
         return Check("GSD", "warn", finding, f"give --gsd {trained:g} to classify at the GSD of training")
     if native > 1.6 * used:
-        return Check("GSD", "warn", f"{finding}: the scene is coarser and is enlarged", "use finer imagery, or a bundle for this GSD")
+        return Check(
+            "GSD",
+            "warn",
+            f"{finding}: the scene is coarser and is enlarged",
+            "use finer imagery, or a bundle for this GSD",
+        )
     return Check("GSD", "ok", finding)
 
 
@@ -152,7 +160,11 @@ def _crs(plan: Plan) -> Check:
     finding = f"grid in {crs_text(plan.grid.crs)[:60]}, {len(plan.mosaic.scenes) - len(foreign)} of {len(plan.mosaic.scenes)} scenes in it"
     if not foreign:
         return Check("CRS", "ok", finding)
-    why = "degrees or Web Mercator: not square on the ground" if any(needs_utm(s.require_georeference()) for s in foreign) else "another CRS"
+    why = (
+        "degrees or Web Mercator: not square on the ground"
+        if any(needs_utm(s.require_georeference()) for s in foreign)
+        else "another CRS"
+    )
     return Check("CRS", "ok", f"{finding}; the rest ({why}) are warped while being read")
 
 
@@ -178,7 +190,7 @@ def brightness_histogram(tiles: tuple[Pixels, ...], plan: Plan) -> npt.NDArray[n
         values = np.clip(tile[:, ::4, ::4].astype(np.float64) * a + b, 0, 255)
         for band, row in zip(values, counts, strict=True):
             row += np.histogram(band, bins=BINS, range=(0, 255.0001))[0]
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
 
 
 def _scale(plan: Plan, sample: Sample) -> list[Check]:
@@ -186,7 +198,11 @@ def _scale(plan: Plan, sample: Sample) -> list[Check]:
     sensor, dtype = plan.mosaic.sensor, plan.mosaic.dtype
     if dtype not in sensor.dtypes:
         remedy = f"name the right --sensor, or rescale to {sensor.dtypes[0]} with one fixed rule: gdal_translate -ot Byte -scale"
-        return [Check("scale", "fail", f"scene holds {dtype}, {sensor.name} imagery is {' or '.join(sensor.dtypes)}", remedy)]
+        return [
+            Check(
+                "scale", "fail", f"scene holds {dtype}, {sensor.name} imagery is {' or '.join(sensor.dtypes)}", remedy
+            )
+        ]
     tiles = tuple(tile for tile, share in zip(sample.tiles, sample.valid_fraction, strict=True) if share >= 0.5)
     tiles = tiles or tuple(tile for tile, share in zip(sample.tiles, sample.valid_fraction, strict=True) if share > 0)
     if not tiles:
@@ -196,8 +212,17 @@ def _scale(plan: Plan, sample: Sample) -> list[Check]:
     mean = float((shares * centres).sum(axis=1).mean())
     low, high = sensor.typical_mean
     if not low <= mean <= high:
-        finding = f"mean brightness {mean:.0f} of 255 after {sensor.name} scaling, expected {low:g} to {high:g}: wrong scale"
-        return [Check("scale", "fail", finding, "name the right --sensor, or rescale the file with one fixed rule (gdal_translate -scale)")]
+        finding = (
+            f"mean brightness {mean:.0f} of 255 after {sensor.name} scaling, expected {low:g} to {high:g}: wrong scale"
+        )
+        return [
+            Check(
+                "scale",
+                "fail",
+                finding,
+                "name the right --sensor, or rescale the file with one fixed rule (gdal_translate -scale)",
+            )
+        ]
     checks = [Check("scale", "ok", f"{dtype}, mean brightness {mean:.0f} of 255 after {sensor.name} scaling")]
     trained = plan.bundle.meta.brightness
     if trained is not None:
@@ -206,7 +231,14 @@ def _scale(plan: Plan, sample: Sample) -> list[Check]:
         worst = float(gap.max())
         status: Status = "ok" if worst < DRIFT_WARN else "warn" if worst < DRIFT_FAIL else "fail"
         finding = f"brightness differs from the training tiles by {worst:.0f} of 255 in {plan.bands[int(gap.argmax())]}"
-        checks.append(Check("likeness", status, finding, "" if status == "ok" else "check --sensor; retrain with tiles of this imagery"))
+        checks.append(
+            Check(
+                "likeness",
+                status,
+                finding,
+                "" if status == "ok" else "check --sensor; retrain with tiles of this imagery",
+            )
+        )
     return checks
 
 
@@ -223,7 +255,11 @@ def _device(name: str) -> Check:
 def _memory(plan: Plan) -> Check:
     need, free = 1.2e9 + len(plan) * 2_000, psutil.virtual_memory().available
     finding = f"about {need / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free"
-    return Check("memory", "ok", finding) if free > need else Check("memory", "warn", finding, "close other programs, or lower --batch-size")
+    return (
+        Check("memory", "ok", finding)
+        if free > need
+        else Check("memory", "warn", finding, "close other programs, or lower --batch-size")
+    )
 
 
 def output_bytes(plan: Plan) -> int:

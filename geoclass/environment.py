@@ -47,7 +47,17 @@ def versions() -> dict[str, str]:
         "PROJ": pyproj.proj_version_str,
         "GEOS": shapely.geos_version_string,
     }
-    for package in ("numpy", "rasterio", "geopandas", "shapely", "folium", "timm", "scikit-learn", "torch", "torchvision"):
+    for package in (
+        "numpy",
+        "rasterio",
+        "geopandas",
+        "shapely",
+        "folium",
+        "timm",
+        "scikit-learn",
+        "torch",
+        "torchvision",
+    ):
         found[package] = _version(package)
     try:
         torch = import_module("torch")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -71,7 +70,9 @@ def _output_error(path: Path, code: int | None, text: str) -> OutputError:
         return OutputError(f"the disk is full while writing {path}; free some space and run the same command again")
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"may not write {path}; choose another folder with -o")
-    return OutputError(f"cannot write {path}: {text or 'unknown failure'}; check the disk, then run the same command again")
+    return OutputError(
+        f"cannot write {path}: {text or 'unknown failure'}; check the disk, then run the same command again"
+    )
 
 
 @contextmanager
@@ -86,6 +87,6 @@ def replacing(path: Path, overwrite: bool = True) -> Iterator[Path]:
     try:
         with write_errors(path):
             yield temporary
-            os.replace(temporary, path)
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

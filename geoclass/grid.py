@@ -70,7 +70,9 @@ class TileGrid:
 
     def __post_init__(self) -> None:
         if not self.crs.is_projected:
-            raise GridError(f"the grid needs a projected CRS, not {self.crs.name!r}; give one with --crs, as in --crs EPSG:26919")
+            raise GridError(
+                f"the grid needs a projected CRS, not {self.crs.name!r}; give one with --crs, as in --crs EPSG:26919"
+            )
         if not 1 <= self.size_px <= 65_536:
             raise GridError(f"the tile size is {self.size_px} px; give --size from 1 to 65536")
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
@@ -150,7 +152,9 @@ class TileGrid:
     def polygons(self, columns: IntArray, rows: IntArray) -> npt.NDArray[np.object_]:
         """One square a tile. Shared edges have identical coordinates."""
         side = self.side
-        squares: npt.NDArray[np.object_] = shapely.box(columns * side, rows * side, (columns + 1) * side, (rows + 1) * side)
+        squares: npt.NDArray[np.object_] = shapely.box(
+            columns * side, rows * side, (columns + 1) * side, (rows + 1) * side
+        )
         return squares
 
     def pixel_window(self, tiles: TileRange) -> tuple[int, int, int, int]:

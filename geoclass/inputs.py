@@ -15,7 +15,9 @@ from .sensors import Sensor, guess_sensor, load_sensor
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".img", ".png", ".jpg", ".jpeg"}
 
 
-def find_scenes(inputs: Sequence[str | Path], sensor: Sensor | None = None, default: Sensor | None = None) -> list[Scene]:
+def find_scenes(
+    inputs: Sequence[str | Path], sensor: Sensor | None = None, default: Sensor | None = None
+) -> list[Scene]:
     """The scenes that `inputs` name, in the order of their names, each file once.
 
     An input is a raster file, a URL or /vsi path, a glob, a folder (of quads, of single-band files, or of
@@ -41,7 +43,9 @@ def find_scenes(inputs: Sequence[str | Path], sensor: Sensor | None = None, defa
         else:
             scenes.append(open_band_files(name, group, chosen))
     if not scenes:
-        raise SceneError(f"no raster in {', '.join(map(str, inputs))}; geoclass reads {', '.join(sorted(RASTER_SUFFIXES))}")
+        raise SceneError(
+            f"no raster in {', '.join(map(str, inputs))}; geoclass reads {', '.join(sorted(RASTER_SUFFIXES))}"
+        )
     return scenes
 
 
@@ -51,7 +55,7 @@ def _expand(item: str) -> Iterable[str]:
         return [item]
     path = Path(item)
     if not path.exists():
-        found = sorted(glob.glob(item, recursive=True))
+        found = sorted(glob.glob(item, recursive=True))  # noqa: PTH207  (Path.glob takes no absolute pattern)
         if not found:
             what = "nothing matches" if glob.has_magic(item) else "no such file or folder:"
             raise SceneError(f"{what} {item}; check the path")

@@ -66,7 +66,9 @@ class Journal:
         try:
             self._lock.acquire()
         except filelock.Timeout as error:
-            raise OutputError(f"another geoclass run is writing {folder.parent}; wait for it, or choose another -o or --name") from error
+            raise OutputError(
+                f"another geoclass run is writing {folder.parent}; wait for it, or choose another -o or --name"
+            ) from error
         try:
             self._begin(json.loads(json.dumps(dict(manifest))), restart)
         except BaseException:
@@ -101,7 +103,11 @@ class Journal:
 
     def write(self, number: int, part: Part) -> None:
         """Keep a finished block. Raises OutputError where the disk is full."""
-        schema_meta = {"k": str(part.thumbnails.shape[1]), "read": repr(part.read_seconds), "network": repr(part.network_seconds)}
+        schema_meta = {
+            "k": str(part.thumbnails.shape[1]),
+            "read": repr(part.read_seconds),
+            "network": repr(part.network_seconds),
+        }
         classes, pixels = part.probabilities.shape[1], int(np.prod(part.thumbnails.shape[1:]))
         batch = pa.table(
             {"column": part.columns, "row": part.rows, "valid": part.valid_fraction, "classified": part.classified},
@@ -164,7 +170,7 @@ class Journal:
         final = [folder / path.name for path in staged]
         for temporary, place in zip(staged, final, strict=True):
             with write_errors(place):
-                os.replace(temporary, place)
+                temporary.replace(place)
         return final
 
     def discard(self) -> None:
@@ -197,6 +203,6 @@ def _write_whole(path: Path, content: bytes) -> None:
     temporary = path.with_name(f"tmp-{path.name}")
     try:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -44,7 +44,7 @@ class Labels:
     @property
     def class_index(self) -> npt.NDArray[np.intp]:
         """(N,) position in the scheme of the most probable class; ties go to the earlier class."""
-        return self.probabilities.argmax(axis=1)
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     @property
     def class_ids(self) -> ByteArray:
@@ -54,7 +54,7 @@ class Labels:
     @property
     def confidence(self) -> FloatArray:
         """(N,) the probability of the most probable class."""
-        return self.probabilities.max(axis=1)
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
     def tile_ids(self) -> list[str]:

@@ -16,7 +16,8 @@ from .errors import SceneError
 from .files import fingerprint
 from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
 from .inputs import find_scenes
-from .scene import Lattice, LatticeWindow, Mask, Pixels, Scene, SceneReader
+from .reader import Lattice, LatticeWindow, Mask, Pixels, SceneReader
+from .scene import Scene
 from .sensors import Sensor
 
 if TYPE_CHECKING:
@@ -196,7 +197,9 @@ class MosaicReader:
     def __enter__(self) -> MosaicReader:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

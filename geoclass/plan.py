@@ -57,7 +57,9 @@ def find_index(folder: Path) -> Path:
     """The one tile index in `folder`. Raises GridError where there is none, or more than one."""
     found = sorted(folder.glob(f"*{INDEX_SUFFIX}"))
     if not found:
-        raise GridError(f"no scene named, and no *{INDEX_SUFFIX} in this folder; name a scene, or run geoclass tile first")
+        raise GridError(
+            f"no scene named, and no *{INDEX_SUFFIX} in this folder; name a scene, or run geoclass tile first"
+        )
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise GridError(f"no scene named, and {len(found)} tile indexes in this folder ({names}); name one of them")
@@ -104,8 +106,16 @@ def make_plan(
     columns, rows = select_tiles(mosaic, grid, area, aoi_rule)
     used, note, left_out = MIN_VALID if min_valid is None else min_valid, "", 0
     if len(columns) <= SMALL_RUN_TILES:
-        index = build_index(mosaic, grid, aoi=area, rule=aoi_rule, min_valid=min_valid, bands=bundle.meta.bands, threads=1)
-        columns, rows, used, note, left_out = index.columns, index.rows, index.min_valid, index.note, index.below_min_valid
+        index = build_index(
+            mosaic, grid, aoi=area, rule=aoi_rule, min_valid=min_valid, bands=bundle.meta.bands, threads=1
+        )
+        columns, rows, used, note, left_out = (
+            index.columns,
+            index.rows,
+            index.min_valid,
+            index.note,
+            index.below_min_valid,
+        )
     return Plan(
         name=name or mosaic.name,
         mosaic=mosaic,
@@ -143,10 +153,14 @@ def _plan_from_index(
         ("--crs", parse_crs(crs) if crs else None, index.grid.crs),
     ):
         if wanted is not None and wanted != there:
-            raise GridError(f"{path} fixes the grid, so {option} cannot change it; run geoclass tile again with {option}")
+            raise GridError(
+                f"{path} fixes the grid, so {option} cannot change it; run geoclass tile again with {option}"
+            )
     used = index.min_valid if min_valid is None else min_valid
     if used < index.min_valid:
-        raise GridError(f"{path} holds only tiles with {index.min_valid:g} of data or more; run geoclass tile with --min-valid {used:g}")
+        raise GridError(
+            f"{path} holds only tiles with {index.min_valid:g} of data or more; run geoclass tile with --min-valid {used:g}"
+        )
     keep = index.valid_fraction >= used
     area = read_aoi(aoi, index.grid.crs) if aoi is not None else None
     if area is not None:

@@ -15,7 +15,7 @@ from .backbones import fuse
 from .bundle import Bundle
 from .errors import UnfitError
 from .labels import ByteArray, FloatArray
-from .scene import Pixels
+from .reader import Pixels
 from .sensors import Sensor
 
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
@@ -43,7 +43,9 @@ def choose_device(name: str = "auto") -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UnfitError("no CUDA device is seen here; use --device cpu, or install a driver and a CUDA build of torch")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UnfitError(f"there is no {name}; this machine has {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise UnfitError(
+            f"there is no {name}; this machine has {torch.cuda.device_count()} CUDA devices, counted from 0"
+        )
     return device
 
 
@@ -55,7 +57,13 @@ class Predictor:
     """
 
     def __init__(
-        self, bundle: Bundle, sensor: Sensor, *, device: torch.device, batch_size: int | None = None, thumbnail_px: int = 8
+        self,
+        bundle: Bundle,
+        sensor: Sensor,
+        *,
+        device: torch.device,
+        batch_size: int | None = None,
+        thumbnail_px: int = 8,
     ) -> None:
         self.device = device
         self.batch_size = batch_size or DEFAULT_BATCH[device.type]

@@ -29,7 +29,9 @@ def remap(
     if not 0 <= opacity <= 1:
         raise GeoclassError(f"--opacity is {opacity}; give a number from 0 to 1")
     labels = read_result(result)
-    outlines = read_aoi(aoi, labels.grid.crs) if aoi else outlines_from_text(labels.info.get("aois", []), labels.grid.crs)
+    outlines = (
+        read_aoi(aoi, labels.grid.crs) if aoi else outlines_from_text(labels.info.get("aois", []), labels.grid.crs)
+    )
     page = out or result.with_suffix(".html")
     write_map(
         page,

@@ -27,8 +27,9 @@ SUM_SLACK = 1e-2
 def read_result(path: Path) -> Labels:
     """The Labels in a GeoPackage written by `outputs.vector.write_gpkg`; thumbnails are not kept there.
 
-    Probabilities and valid fractions are the float32 values that were written. Tiles deleted since are absent, and
-    columns added since are ignored, edits of `class` too: the class is the most probable one. Raises OutputError where the file is missing, no geoclass result, or damaged.
+    Probabilities and valid fractions are the float32 values that were written. Tiles deleted since are absent;
+    columns added since are ignored, and so are edits of `class`: the class is the most probable one. Raises
+    OutputError where the file is missing, no geoclass result, or damaged.
     """
     if not path.is_file():
         raise OutputError(f"there is no file {path}; name the .gpkg that geoclass classify wrote")

@@ -21,7 +21,7 @@ from .files import replacing, require_absent, require_writable, write_errors
 from .grid import AoiRule, TileGrid, parse_crs
 from .mosaic import Mosaic, open_mosaic
 from .plan import INDEX_SUFFIX
-from .scene import Pixels
+from .reader import Pixels
 from .sensors import Sensor, load_sensor
 from .tileindex import MIN_VALID, TileIndex, build_index, write_index
 
@@ -116,7 +116,12 @@ class _ChipWriter:
         transform = Affine(self.grid.res, 0, left, 0, -self.grid.res, top)
         if self.kind == "tif":
             profile = {"driver": "GTiff", "compress": "deflate", "crs": rasterio.crs.CRS.from_user_input(self.grid.crs)}
-            size = {"width": self.grid.size_px, "height": self.grid.size_px, "count": len(pixels), "dtype": pixels.dtype}
+            size = {
+                "width": self.grid.size_px,
+                "height": self.grid.size_px,
+                "count": len(pixels),
+                "dtype": pixels.dtype,
+            }
             with rasterio.open(path, "w", transform=transform, **profile, **size) as chip:
                 chip.write(pixels)
                 chip.descriptions = self.bands

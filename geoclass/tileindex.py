@@ -114,7 +114,9 @@ def keep_valid(
         return keep, wanted, ""
     best = float(fraction.max(initial=0.0))
     if best == 0:
-        raise GridError("the scene has no data in any tile (all no-data); check its no-data value, or give another scene")
+        raise GridError(
+            "the scene has no data in any tile (all no-data); check its no-data value, or give another scene"
+        )
     if min_valid is None and float(fraction.sum()) >= MIN_VALID:
         keep = fraction == fraction.max()
         return keep, best, f"no tile is half covered; the best-covered one is kept (valid fraction {best:.2f})"
@@ -169,7 +171,10 @@ def write_index(index: TileIndex, path: Path, mosaic: Mosaic, overwrite: bool = 
         "note": index.note,
         "name": mosaic.name,
         "date": mosaic.date,
-        "files": {name: {"relative": _relative(name, base), "digest": digest} for name, digest in mosaic.fingerprints().items()},
+        "files": {
+            name: {"relative": _relative(name, base), "digest": digest}
+            for name, digest in mosaic.fingerprints().items()
+        },
         "inputs": [[band.path for band in scene.bands] for scene in mosaic.scenes],
         **index.info,
     }
@@ -201,7 +206,14 @@ def read_index(path: Path) -> tuple[TileIndex, Mosaic]:
         info: dict[str, Any] = json.loads(text)
         frame = pyogrio.read_dataframe(path, layer=LAYER)
         grid = TileGrid.from_dict(info["grid"])
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, sqlite3.Error, TypeError, ValueError, KeyError) as error:
+    except (
+        pyogrio.errors.DataSourceError,
+        pyogrio.errors.DataLayerError,
+        sqlite3.Error,
+        TypeError,
+        ValueError,
+        KeyError,
+    ) as error:
         raise GridError(f"{path} is not a tile index of geoclass; make one with: geoclass tile SCENE") from error
     found = {name: _locate(path, name, entry) for name, entry in info["files"].items()}
     sensor = load_sensor(info["sensor"])
@@ -229,8 +241,9 @@ def _locate(index: Path, name: str, entry: Mapping[str, Any]) -> str:
     beside = index.resolve().parent / relative
     path = beside if beside.is_file() else Path(name)
     if not path.is_file():
-        raise SceneError(f"{name}, the scene of {index}, has moved or gone; put it back, or run geoclass tile again where it is now")
+        raise SceneError(
+            f"{name}, the scene of {index}, has moved or gone; put it back, or run geoclass tile again where it is now"
+        )
     if fingerprint(path) != entry["digest"]:
         raise SceneError(f"{path} has changed since {index} was made; run geoclass tile again with --overwrite")
     return os.path.relpath(path) if not Path(name).is_absolute() else str(path)
-

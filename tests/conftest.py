@@ -76,3 +76,24 @@ def write_coordinates(
     with rasterio.open(path, "w", **{**options, **profile}) as dataset:
         dataset.write(pixels)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the default backbone with random weights: for what does not depend on accuracy."""
+    from geoclass import backbones
+    from geoclass.bundle import BundleMeta, save_bundle
+    from geoclass.schemes import load_scheme
+    from geoclass.sensors import load_sensor
+
+    scheme = load_scheme("rsscn7")
+    network = backbones.build("efficientnet_lite0", classes=len(scheme), weights=None)
+    norm = backbones.normalisation("efficientnet_lite0", 3)
+    meta = BundleMeta(
+        backbone="efficientnet_lite0", scheme=scheme, sensor=load_sensor("rgb8"), bands=("red", "green", "blue"), size_px=224,
+        gsd_m=None, mean=norm.mean, std=norm.std, brightness=None, training={}, created="2020-01-01T00:00:00+00:00",
+        geoclass_version="0.1.0",
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("bundle") / "tiny.pt"
+    save_bundle(path, meta, dict(network.state_dict()))
+    return path

@@ -69,7 +69,10 @@ def test_aoi_rules_nest(grid, column, row, size, x, y):
     within, center, touches = (grid.select(area, rule, columns, rows) for rule in ("within", "center", "touches"))
     assert not (within & ~center).any()
     assert not (center & ~touches).any()
-    brute = [shapely.box(*grid.bounds(int(c), int(r))).intersection(area).area > 0 for c, r in zip(columns, rows, strict=True)]
+    brute = [
+        shapely.box(*grid.bounds(int(c), int(r))).intersection(area).area > 0
+        for c, r in zip(columns, rows, strict=True)
+    ]
     assert (touches == np.array(brute)).all()
 
 
@@ -101,7 +104,8 @@ def test_side_has_no_binary_noise():
 
 
 @pytest.mark.parametrize(
-    ("lon", "lat", "code"), [(-72.1, 42, 32618), (15, 52, 32633), (-74.4, -8.4, 32718), (180, 0, 32660), (-180, -1, 32701)]
+    ("lon", "lat", "code"),
+    [(-72.1, 42, 32618), (15, 52, 32633), (-74.4, -8.4, 32718), (180, 0, 32660), (-180, -1, 32701)],
 )
 def test_utm_zone(lon, lat, code):
     assert utm_crs(lon, lat).to_epsg() == code
@@ -113,7 +117,9 @@ def test_web_mercator_is_not_square_ground():
     assert not needs_utm(pyproj.CRS.from_epsg(26919))
 
 
-@pytest.mark.parametrize(("measured", "tolerance", "nominal"), [(0.957, 0.2, 1), (0.5992, 0.005, 0.6), (89.6, 0.2, 90), (31.5, 0.005, 31.5)])
+@pytest.mark.parametrize(
+    ("measured", "tolerance", "nominal"), [(0.957, 0.2, 1), (0.5992, 0.005, 0.6), (89.6, 0.2, 90), (31.5, 0.005, 31.5)]
+)
 def test_nominal_gsd(measured, tolerance, nominal):
     assert nominal_gsd_m(measured, tolerance) == nominal
 

@@ -13,22 +13,32 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "inputs", "mosaic", "aoi", "blocks",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi", "blocks",
     "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
     "outputs.style", "outputs.vector", "outputs.raster", "outputs.summary", "outputs.preview", "outputs.webmap",
     "results", "remap", "train", "doctor", "classify", "describe", "landscape", "county", "demo", "cli",
 ]  # fmt: skip
-FREE_OF_TORCH = ["errors", "schemes", "sensors", "grid", "scene", "mosaic", "tileindex", "tile", "labels", "results", "remap", "cli"]
+FREE_OF_TORCH = [
+    "errors",
+    "schemes",
+    "sensors",
+    "grid",
+    "scene",
+    "mosaic",
+    "tileindex",
+    "tile",
+    "labels",
+    "results",
+    "remap",
+    "cli",
+]
 
 
 def modules() -> dict[str, Path]:
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts[0] == "cli":
-            name = "cli"
-        else:
-            name = ".".join(parts)
+        name = "cli" if parts[0] == "cli" else ".".join(parts)
         if name not in ("__init__", "__main__", "outputs.__init__"):
             found[f"{name}:{path.name}"] = path
     return found
@@ -59,10 +69,20 @@ def test_order_names_only_what_exists():
 
 
 def test_help_and_pure_modules_do_not_load_torch():
-    code = "import sys; " + "; ".join(f"import geoclass.{name}" for name in FREE_OF_TORCH) + "; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    code = (
+        "import sys; "
+        + "; ".join(f"import geoclass.{name}" for name in FREE_OF_TORCH)
+        + "; print('torch' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )
     code = "import sys, click.testing, geoclass.cli as c; click.testing.CliRunner().invoke(c.main, ['--help']); print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "False"
+    )
 
 
 def test_public_names_exist():
@@ -74,5 +94,9 @@ def test_public_names_exist():
 
 def test_library_does_not_print():
     for path in PACKAGE.rglob("*.py"):
-        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+        calls = [
+            n
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"
+        ]
         assert not calls, f"{path} prints"

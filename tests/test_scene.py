@@ -19,7 +19,7 @@ from geoclass.errors import GeoclassError, SceneError
 from geoclass.grid import TileGrid, cells
 from geoclass.inputs import find_scenes
 from geoclass.mosaic import Mosaic, open_mosaic
-from geoclass.scene import LatticeWindow
+from geoclass.reader import LatticeWindow
 from geoclass.sensors import load_sensor
 from geoclass.tileindex import build_index
 
@@ -132,7 +132,9 @@ def test_rotated_geotransform_is_warped(tmp_path):
     with rasterio.open(source) as dataset:
         pixels, profile = dataset.read(), dataset.profile
     quarter = rasterio.Affine(0, 1, LEFT, -1, 0, TOP)  # columns run south, lines run east
-    with rasterio.open(tmp_path / "r.tif", "w", **{**profile, "transform": quarter, "width": 500, "height": 700}) as dataset:
+    with rasterio.open(
+        tmp_path / "r.tif", "w", **{**profile, "transform": quarter, "width": 500, "height": 700}
+    ) as dataset:
         dataset.write(pixels.transpose(0, 2, 1))
     mosaic = open_mosaic([tmp_path / "r.tif"])
     assert mosaic.scenes[0].rotated
@@ -233,7 +235,11 @@ def test_single_band_files_are_one_scene(tmp_path):
         for band in (1, 2, 3):
             with rasterio.open(tmp_path / "bands" / f"NAIP-XX-b{band}.tiff", "w", **profile) as single:
                 single.write(dataset.read(band), 1)
-    for named in ([tmp_path / "bands"], [str(tmp_path / "bands" / "NAIP-XX-b*.tiff")], sorted((tmp_path / "bands").iterdir())):
+    for named in (
+        [tmp_path / "bands"],
+        [str(tmp_path / "bands" / "NAIP-XX-b*.tiff")],
+        sorted((tmp_path / "bands").iterdir()),
+    ):
         mosaic = open_mosaic(named)
         assert [scene.name for scene in mosaic.scenes] == ["NAIP-XX"]
         window = LatticeWindow(LEFT + 5, -TOP + 9, 100, 100)
@@ -281,7 +287,7 @@ def test_overlapping_quads_are_read_once(tmp_path, monkeypatch):
     mosaic = open_mosaic([tmp_path])
     window = LatticeWindow(LEFT, -TOP, 900, 700)
     read_pixels = []
-    from geoclass.scene import SceneReader
+    from geoclass.reader import SceneReader
 
     honest = SceneReader.read
     monkeypatch.setattr(SceneReader, "read", lambda self, w: read_pixels.append(w.width * w.height) or honest(self, w))
@@ -322,7 +328,9 @@ def test_read_ahead_gives_tiles_in_place_and_order(tmp_path, threads):
     numbers = []
     for pixels in read_ahead(mosaic, GRID, ["red", "green", "blue"], blocks, threads):
         numbers.append(pixels.block.number)
-        for column, row, tile, share in zip(pixels.block.columns, pixels.block.rows, pixels.tiles, pixels.valid_fraction, strict=True):
+        for column, row, tile, share in zip(
+            pixels.block.columns, pixels.block.rows, pixels.tiles, pixels.valid_fraction, strict=True
+        ):
             if share == 1:
                 assert (tile == coordinate_pixels(column * 224, -(row + 1) * 224, 224, 224)).all()
     assert numbers == list(range(len(blocks)))

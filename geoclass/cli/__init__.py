@@ -31,8 +31,15 @@ class Verbs(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         from ..errors import GeoclassError
 
+        kwargs["standalone_mode"] = False
         try:
-            return super().main(*args, **kwargs)
+            code = super().main(*args, **kwargs)
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.UsageError as error:
+            where = f"{error.ctx.command_path} --help" if error.ctx else "geoclass --help"
+            _fail(f"{error.format_message().rstrip('.')}; see {where}", 2)
+        except click.ClickException as error:
+            _fail(error.format_message(), 2)
         except GeoclassError as error:
             _fail(str(error), 2)
         except (KeyboardInterrupt, click.Abort):
@@ -44,13 +51,6 @@ class Verbs(click.Group):
                 raise
             text = " ".join(f"{type(error).__name__}: {error}".split())
             _fail(f"unexpected failure ({text[:300]}); set GEOCLASS_DEBUG=1 for the details and please report it", 1)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            # click would print "Aborted!" and exit with 1.
-            _fail("interrupted; run the same command again to continue where it stopped", 130)
 
 
 def _fail(text: str, code: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,6 +22,9 @@ from .options import (
     sensor_option,
 )
 
+if TYPE_CHECKING:
+    from ..grid import AoiRule
+
 
 @click.command("classify")
 @inputs_argument
@@ -30,7 +34,9 @@ from .options import (
 @grid_options
 @aoi_options
 @click.option("--date", help="Date of the imagery, as 2019-07-14 or 2019.  [default: told from the files]")
-@click.option("--format", "formats", multiple=True, help="Also write parquet, fgb, geojson, pmtiles or csv; may be repeated.")
+@click.option(
+    "--format", "formats", multiple=True, help="Also write parquet, fgb, geojson, pmtiles or csv; may be repeated."
+)
 @click.option("--batch-size", type=int, help="Tiles a batch.  [default: 32 on a CPU, 256 on CUDA]")
 @click.option("--readers", type=int, help="Threads that read ahead.  [default: 1 on a CPU, 8 on CUDA]")
 @device_option
@@ -40,7 +46,7 @@ from .options import (
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
-    size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: str,
+    size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     date: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
     basemap: bool, force: bool, overwrite: bool,
 ) -> None:  # fmt: skip
@@ -70,7 +76,9 @@ def command(
     say = console(ctx)
     labels, timings = result.labels, result.timings
     say.print(f"{len(labels):,} tiles classified, {timings['tiles_per_second']:.1f} a second")
-    say.print(f"{labels.info['below_min_valid']:,} tiles left out: less than {labels.info['min_valid']:.0%} of their ground has data")
+    say.print(
+        f"{labels.info['below_min_valid']:,} tiles left out: less than {labels.info['min_valid']:.0%} of their ground has data"
+    )
     if labels.info["note"]:
         say.print(f"note: {labels.info['note']}")
     say.print(class_table(summarise(labels)["classes"]))

@@ -11,7 +11,9 @@ from .options import console, overwrite_option, progress_bar
 
 
 @click.command("demo")
-@click.option("-o", "--out", type=click.Path(), default="geoclass-demo", show_default=True, help="Folder to leave everything in.")
+@click.option(
+    "-o", "--out", type=click.Path(), default="geoclass-demo", show_default=True, help="Folder to leave everything in."
+)
 @click.option("--rows", type=int, default=24, show_default=True, help="Height of the county in tiles.")
 @click.option("--columns", type=int, default=32, show_default=True, help="Width of the county in tiles.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another seed is another county.")
@@ -36,7 +38,12 @@ def command(ctx: click.Context, out: str, rows: int, columns: int, seed: int, ov
         table.add_column(heading, justify="right")
     for row in made.scores:
         table.add_row(
-            row.date, f"{row.tiles:,}", f"{row.accuracy:.1%}", f"{row.pure_accuracy:.1%}", f"{row.built_truth_ha:,.0f} ha", f"{row.built_mapped_ha:,.0f} ha"
+            row.date,
+            f"{row.tiles:,}",
+            f"{row.accuracy:.1%}",
+            f"{row.pure_accuracy:.1%}",
+            f"{row.built_truth_ha:,.0f} ha",
+            f"{row.built_mapped_ha:,.0f} ha",
         )
     say.print(table)
     say.print(f"open in a browser:  {made.maps[-1]}")

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import rich.table
 
-from .options import aoi_options, console, device_option, grid_options, inputs_argument, model_option, require_model, run_options, sensor_option
+from .options import (
+    aoi_options,
+    console,
+    device_option,
+    grid_options,
+    inputs_argument,
+    model_option,
+    require_model,
+    run_options,
+    sensor_option,
+)
+
+if TYPE_CHECKING:
+    from ..grid import AoiRule
 
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -23,7 +37,7 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
-    size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: str,
+    size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     device: str,
 ) -> None:  # fmt: skip
     """Check INPUTS against a bundle and this machine, without classifying anything.
@@ -35,6 +49,7 @@ def command(
 
     require_matching_torch()
     from ..doctor import estimate_seconds, examine
+    from ..errors import UnfitError
     from ..plan import find_index, make_plan
 
     bundle = require_model(model)
@@ -47,13 +62,20 @@ def command(
     for heading in ("", "check", "finding", "remedy"):
         table.add_column(heading, overflow="fold")
     for check in checks:
-        table.add_row(f"[{COLOURS[check.status]}]{check.status}[/]", check.topic, rich.markup.escape(check.finding), rich.markup.escape(check.remedy))
+        table.add_row(
+            f"[{COLOURS[check.status]}]{check.status}[/]",
+            check.topic,
+            rich.markup.escape(check.finding),
+            rich.markup.escape(check.remedy),
+        )
     say = console(ctx)
     say.soft_wrap = False
     say.print(table)
     failed = [check for check in checks if check.status == "fail"]
     if failed:
-        ctx.fail(f"{len(failed)} of {len(checks)} checks failed, first {failed[0].topic}: {failed[0].finding}; {failed[0].remedy}")
+        raise UnfitError(
+            f"{len(failed)} of {len(checks)} checks failed, first {failed[0].topic}: {failed[0].finding}; {failed[0].remedy}"
+        )
     seconds, rate = estimate_seconds(plan, device)
     say.print(
         f"{len(plan):,} tiles of {plan.grid.side_m:g} m ({plan.grid.prefix}_…) will be classified into {len(plan.bundle.meta.scheme)} classes "

@@ -19,7 +19,14 @@ from .options import console, overwrite_option
 @overwrite_option
 @click.pass_context
 def command(
-    ctx: click.Context, result: str, out: str | None, title: str | None, opacity: float, aoi: str | None, basemap: bool, overwrite: bool
+    ctx: click.Context,
+    result: str,
+    out: str | None,
+    title: str | None,
+    opacity: float,
+    aoi: str | None,
+    basemap: bool,
+    overwrite: bool,
 ) -> None:
     """Make the interactive map of RESULT (a GeoPackage that classify wrote) again.
 
@@ -28,6 +35,12 @@ def command(
     from ..remap import remap
 
     path = remap(
-        Path(result), Path(out) if out else None, title=title, opacity=opacity, aoi=aoi, basemap=basemap, overwrite=overwrite
+        Path(result),
+        Path(out) if out else None,
+        title=title,
+        opacity=opacity,
+        aoi=aoi,
+        basemap=basemap,
+        overwrite=overwrite,
     )
     console(ctx).print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser")

@@ -16,7 +16,9 @@ def command() -> None:
 
 @command.command("import")
 @click.argument("weights", type=click.Path())
-@click.option("--arch", required=True, help="The network these weights are of: resnet50, efficientnet_lite0, any timm name, …")
+@click.option(
+    "--arch", required=True, help="The network these weights are of: resnet50, efficientnet_lite0, any timm name, …"
+)
 @click.option("--classes", help="Class names in the order of the network's outputs, with commas between.")
 @click.option("--scheme", help="Class scheme with these classes in this order, in place of --classes.")
 @click.option("--sensor", default="rgb8", show_default=True, help="The imagery it was trained on.")

@@ -31,7 +31,8 @@ def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
 model_option = click.option("--model", "-m", type=click.Path(), help="Model bundle (m.pt).")
 
 sensor_option = click.option(
-    "--sensor", help="The scene's sensor: naip, sentinel2-l1c, sentinel2-l2a, rgb8, or a .toml file. Default: told from the file names, else the bundle's."
+    "--sensor",
+    help="The scene's sensor: naip, sentinel2-l1c, sentinel2-l2a, rgb8, or a .toml file. Default: told from the file names, else the bundle's.",
 )
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
@@ -40,7 +41,12 @@ device_option = click.option("--device", default="auto", show_default=True, help
 
 grid_options = _all(
     click.option("--size", "size_px", type=int, help="Side of a tile in pixels.  [default: the bundle's, or 224]"),
-    click.option("--gsd", "gsd_m", type=float, help="Ground sampling distance of tiles in metres.  [default: the bundle's, else the scene's]"),
+    click.option(
+        "--gsd",
+        "gsd_m",
+        type=float,
+        help="Ground sampling distance of tiles in metres.  [default: the bundle's, else the scene's]",
+    ),
     click.option("--crs", help="Projected CRS of the grid, as EPSG:26919.  [default: the scene's, or its UTM zone]"),
     click.option("--min-valid", type=float, help="Least share of a tile that must have data.  [default: 0.5]"),
 )
@@ -48,9 +54,12 @@ grid_options = _all(
 aoi_options = _all(
     click.option("--aoi", type=click.Path(), help="Only tiles of these polygons: any vector file, in any CRS."),
     click.option(
-        "--aoi-rule", type=click.Choice(AOI_RULES), default="touches", show_default=True,
+        "--aoi-rule",
+        type=click.Choice(AOI_RULES),
+        default="touches",
+        show_default=True,
         help="Which tiles an AOI selects: those it touches, whose centre it holds, or that lie wholly within.",
-    ),  # fmt: skip
+    ),
 )
 
 run_options = _all(

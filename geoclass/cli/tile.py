@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import aoi_options, console, grid_options, inputs_argument, overwrite_option, progress_bar, sensor_option
 
+if TYPE_CHECKING:
+    from ..grid import AoiRule
+    from ..tile import ChipFormat
+
 
 @click.command("tile")
 @inputs_argument
-@click.option("-o", "--out", type=click.Path(), default=".", show_default=True, help="Folder for NAME.tiles.gpkg, or a path that ends so.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(),
+    default=".",
+    show_default=True,
+    help="Folder for NAME.tiles.gpkg, or a path that ends so.",
+)
 @click.option("--name", help="Name of the tile index.  [default: the scene's]")
 @sensor_option
 @grid_options
 @aoi_options
-@click.option("--chips", type=click.Choice(["png", "tif"]), help="Also write every tile as a georeferenced picture, into NAME.chips/.")
+@click.option(
+    "--chips",
+    type=click.Choice(["png", "tif"]),
+    help="Also write every tile as a georeferenced picture, into NAME.chips/.",
+)
 @overwrite_option
 @click.pass_context
 def command(
     ctx: click.Context, inputs: tuple[str, ...], out: str, name: str | None, sensor: str | None, size_px: int | None,
-    gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: str, chips: str | None,
+    gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule, chips: ChipFormat | None,
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Cut INPUTS (scenes of one date) on the permanent grid: NAME.tiles.gpkg.

@@ -12,12 +12,23 @@ from .options import console, device_option, overwrite_option, progress_bar
 @click.command("train")
 @click.argument("folder", type=click.Path())
 @click.option("-o", "--out", type=click.Path(), required=True, help="The bundle to write, as m.pt.")
-@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="efficientnet_lite0, alexnet, resnet18 … resnet152, or any timm name.")
-@click.option("--weights", default="pretrained", show_default=True, help="pretrained, or a file of weights for the backbone.")
-@click.option("--sensor", default="rgb8", show_default=True, help="What the tiles were cut from: rgb8, naip, …, or a .toml file.")
+@click.option(
+    "--backbone",
+    default="efficientnet_lite0",
+    show_default=True,
+    help="efficientnet_lite0, alexnet, resnet18 … resnet152, or any timm name.",
+)
+@click.option(
+    "--weights", default="pretrained", show_default=True, help="pretrained, or a file of weights for the backbone."
+)
+@click.option(
+    "--sensor", default="rgb8", show_default=True, help="What the tiles were cut from: rgb8, naip, …, or a .toml file."
+)
 @click.option("--gsd", "gsd_m", type=float, help="Ground sampling distance of the tiles in metres, where known.")
 @click.option("--size", "size_px", type=int, default=224, show_default=True, help="Side of a tile in pixels.")
-@click.option("--scheme", help="Class scheme: nlcd6, eurosat10, …, or a .toml file.  [default: told from the folders' names]")
+@click.option(
+    "--scheme", help="Class scheme: nlcd6, eurosat10, …, or a .toml file.  [default: told from the folders' names]"
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
 @device_option
 @overwrite_option

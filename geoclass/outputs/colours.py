@@ -56,7 +56,8 @@ def reader_colours(scheme: ClassScheme) -> tuple[str, ...]:
     if len(own) > len(SAFE) or nearest_pair(own) >= TOO_NEAR:
         return own
     cost = np.zeros((len(SAFE), len(SAFE)))  # rows past the classes are the colours nobody takes, at no cost
-    cost[: len(own)] = np.linalg.norm(_oklab(own)[0][:, None] - _oklab(SAFE)[0][None], axis=2) ** 2
+    # Lightness counts half: a reader looks for water among the blues, light or dark.
+    cost[: len(own)] = np.linalg.norm((_oklab(own)[0][:, None] - _oklab(SAFE)[0][None]) * (0.5, 1, 1), axis=2)
     chosen = list(range(len(SAFE)))
     improved = True
     while improved:  # exchange two colours for as long as that brings classes nearer to their own

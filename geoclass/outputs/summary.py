@@ -23,7 +23,7 @@ def summarise(labels: Labels) -> dict[str, Any]:
     Areas are in m² and hectares, and count a tile's share of pixels with data; `share` is a part of all mapped
     area, from 0 to 1. `classes` has every class of the scheme, in its order, with a mean confidence of None where
     no tile has it; `groups` the same for the scheme's groups. How many tiles were left out, and below which valid
-    fraction, is taken from `labels.info` (`tiles_left_out`, `min_valid`), None where it does not say.
+    fraction, is taken from `labels.info` (`below_min_valid`, `min_valid`), None where it does not say.
     """
     classes = _classes(labels)
     area_m2 = sum(item["area_m2"] for item in classes)
@@ -33,7 +33,7 @@ def summarise(labels: Labels) -> dict[str, Any]:
         "scheme": labels.scheme.name,
         "tiles": len(labels),
         "tiles_partly_without_data": int(np.count_nonzero(labels.valid_fraction < 1)),
-        "tiles_left_out": style.plain(labels.info.get("tiles_left_out")),
+        "below_min_valid": style.plain(labels.info.get("below_min_valid")),
         "min_valid": style.plain(labels.info.get("min_valid")),
         "area_m2": area_m2,
         "area_ha": area_m2 / M2_PER_HA,
@@ -83,9 +83,9 @@ def _mean(values: Any) -> float:
 
 def _notes(labels: Labels) -> list[str]:
     notes = ["Areas are counts of classified tiles, less the part of each without data; not an estimate with an error."]
-    left_out, min_valid = labels.info.get("tiles_left_out"), labels.info.get("min_valid")
+    left_out, min_valid = labels.info.get("below_min_valid"), labels.info.get("min_valid")
     if left_out is not None:
-        reason = f" because less than {float(min_valid):.0%} of their pixels hold data" if min_valid is not None else ""
+        reason = f" because less than {float(min_valid):.0%} of their ground has data" if min_valid is not None else ""
         notes.append(
             f"{int(left_out):,} tiles were not classified{reason}; they have no polygon and are 0 in the raster."
         )

@@ -4,6 +4,7 @@ const geoclassMap = (() => {
 
   const { WORLD, Lattice, Tiles, PatchLayer, canvasOf, clamp, decode } = geoclassGrid;
   const NARROW = matchMedia("(max-width: 640px)");
+  const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
   // Viridis (van der Walt & Smith 2015): even steps of lightness, readable without red-green vision and in grey.
   const RAMP = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
   const BINS = 25;
@@ -74,7 +75,7 @@ const geoclassMap = (() => {
       const deepest = Math.log2((500 * 40075017 * Math.cos((latitude * Math.PI) / 180)) / WORLD / side);
       const map = L.map(container, {
         keyboard: false, zoomControl: false, zoomSnap: this.data.basemaps.length ? 1 : 0.25, zoomDelta: 1, wheelPxPerZoomLevel: 100,
-        minZoom: 2, maxZoom: clamp(Math.round(deepest), 4, 19), worldCopyJump: false,
+        minZoom: 2, maxZoom: clamp(Math.round(deepest), 4, 19), zoomAnimation: !CALM, fadeAnimation: !CALM, inertia: !CALM,
       });
       map.attributionControl.setPrefix('<a href="https://leafletjs.com">Leaflet</a>');
       map.attributionControl.addAttribution("geoclass");
@@ -389,8 +390,12 @@ const geoclassMap = (() => {
       const corners = [[0, 0], [1, 0], [1, 1], [0, 1]].map(([c, l]) => this.lattice.latLng(column + c, line + l));
       const style = { interactive: false, fill: false, pane: "marks", lineJoin: "miter" };
       this.marks.clearLayers();
-      L.polygon(corners, { ...style, color: "#ffffff", weight: 6 }).addTo(this.marks);
-      L.polygon(corners, { ...style, color: "#101818", weight: 2.5 }).addTo(this.marks);
+      const [from, to] = [corners[0], corners[2]].map((corner) => this.map.latLngToLayerPoint(corner));
+      const middle = this.lattice.latLng(column + 0.5, line + 0.5);
+      // A tile of a few pixels is marked by a ring around it.
+      const shape = (look) => (from.distanceTo(to) < 16 ? L.circleMarker(middle, { ...look, radius: 10 }) : L.polygon(corners, look));
+      shape({ ...style, color: "#ffffff", weight: 5 }).addTo(this.marks);
+      shape({ ...style, color: "#101818", weight: 2 }).addTo(this.marks);
     }
 
     /** What panels cover of the map, as [left, top, right, bottom] in pixels. */
@@ -462,6 +467,7 @@ const geoclassMap = (() => {
         if (tile) this.open(tile);
         else this.close();
       });
+      this.map.on("zoomend", () => this.state.cursor && this.outline(...this.state.cursor));
       container.addEventListener("keydown", (event) => event.target === container && this.onKey(event));
       document.addEventListener("keydown", (event) => event.key === "Escape" && !$("help").open && this.onEscape());
       const toggle = () => this.fold(!$("panel").classList.contains("gc-folded"));

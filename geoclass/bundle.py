@@ -1,0 +1,281 @@
+"""Model bundles: one file of tensors and plain values, from which nothing is ever executed.
+
+`m.pt` is a torch zip with two entries: `meta`, a JSON text (see `BundleMeta`), and `state`, the network's tensors by
+name. It is read with `torch.load(weights_only=True)`, first onto the meta device, so that shapes are checked before
+anything is allocated.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import torch
+from torch import nn
+
+from . import __version__, backbones
+from .configs import validate
+from .errors import BundleError, ConfigError
+from .files import replacing
+from .schemes import ClassScheme, load_scheme, scheme_for_names
+from .sensors import Sensor, load_sensor
+
+FORMAT = "geoclass-bundle"
+VERSION = 1
+
+State = dict[str, torch.Tensor]
+
+
+class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """What a bundle says of itself. `mean` and `std` (a number a band) are on the 0–255 brightness scale.
+
+    `brightness` holds, for each band, the shares of 32 equal steps of brightness in the training tiles.
+    """
+
+    format: Literal["geoclass-bundle"] = FORMAT
+    version: Literal[1] = VERSION
+    backbone: str
+    scheme: ClassScheme
+    sensor: Sensor
+    bands: tuple[str, ...] = pydantic.Field(min_length=1, max_length=64)
+    size_px: int = pydantic.Field(ge=1, le=4096)
+    gsd_m: float | None = pydantic.Field(default=None, gt=0)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    brightness: tuple[tuple[float, ...], ...] | None = None
+    temperature: float = pydantic.Field(default=1.0, gt=0)
+    training: dict[str, Any] = {}
+    created: str
+    geoclass_version: str
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> BundleMeta:
+        bands = len(self.bands)
+        if len(self.mean) != bands or len(self.std) != bands or min(self.std) <= 0:
+            raise ValueError(f"mean and std must have one number for each of {bands} bands, std above 0")
+        if self.brightness is not None and [len(row) for row in self.brightness] != [32] * bands:
+            raise ValueError(f"brightness must have 32 shares for each of {bands} bands")
+        missing = set(self.bands) - set(self.sensor.band_names)
+        if missing:
+            raise ValueError(f"sensor {self.sensor.name} has no band {', '.join(sorted(missing))}")
+        return self
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A loaded bundle: what it says of itself, its tensors, and the digest of both."""
+
+    meta: BundleMeta
+    state: State
+    digest: str
+
+    def network(self) -> nn.Module:
+        """The network in evaluation mode, float32 on the CPU: (N, bands, H, W) normalised brightness → logits."""
+        with torch.device("meta"):
+            network = _skeleton(self.meta)
+        network.load_state_dict(self.state, assign=True)
+        return network.float().eval()
+
+
+def _skeleton(meta: BundleMeta) -> nn.Module:
+    return backbones.build(meta.backbone, classes=len(meta.scheme), bands=len(meta.bands), weights=None)
+
+
+def digest_of(meta: BundleMeta, state: Mapping[str, torch.Tensor]) -> str:
+    """A hash of everything in a bundle."""
+    digest = hashlib.blake2b(_canonical(meta).encode(), digest_size=16)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _canonical(meta: BundleMeta) -> str:
+    return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
+
+
+def save_bundle(path: Path, meta: BundleMeta, state: Mapping[str, torch.Tensor], overwrite: bool = False) -> Bundle:
+    """Write a bundle to `path` (.pt), whole or not at all. Raises OutputError."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    bundle = Bundle(meta, plain, digest_of(meta, plain))
+    with replacing(Path(path), overwrite) as temporary:
+        torch.save({"meta": _canonical(meta), "state": plain, "digest": bundle.digest}, temporary)
+    return bundle
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and verify a bundle. Raises BundleError, with the reason, for everything that is not a sound one."""
+    path = Path(path)
+    size = _check_zip(path)
+    outline = _read(path, "meta")
+    meta = _check_outline(path, outline)
+    _check_shapes(path, meta, outline["state"], size)
+    contents = _read(path, "cpu")
+    state = dict(contents["state"])
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity; the training failed, train again")
+    digest = digest_of(meta, state)
+    if contents.get("digest") != digest:
+        raise BundleError(f"{path} has been changed or damaged since it was written (its hash does not fit); fetch it again")
+    return Bundle(meta, state, digest)
+
+
+def _check_zip(path: Path) -> int:
+    """The file's size, once it is a whole, uncompressed zip."""
+    if not path.is_file():
+        raise BundleError(f"no such model bundle: {path}; check --model, or make one with geoclass train")
+    size = path.stat().st_size
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            # torch stores without compression; anything else could unpack to any size.
+            if any(m.compress_type != zipfile.ZIP_STORED for m in members) or sum(m.file_size for m in members) > size:
+                raise BundleError(f"{path} is refused: a compressed zip is not a bundle; make one with geoclass train")
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
+        with path.open("rb") as stream:
+            cut = stream.read(2) == b"PK"
+        what = "is truncated or damaged; fetch it again" if cut else "is not a model bundle; make one with geoclass train"
+        raise BundleError(f"{path} {what}") from error
+    if broken:
+        raise BundleError(f"{path} is damaged in {broken}; fetch it again")
+    return size
+
+
+def _read(path: Path, device: str) -> Any:
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise BundleError(
+            f"{path} is refused: it holds code or objects that would have to be executed; a bundle holds tensors and plain values only"
+        ) from error
+    except Exception as error:  # torch raises many types for a zip that is not its own
+        reason = " ".join(str(error).split())[:100]
+        raise BundleError(f"{path} is not a model bundle ({reason}); make one with geoclass train") from error
+
+
+def _check_outline(path: Path, contents: Any) -> BundleMeta:
+    """The metadata, once the file has a bundle's parts, of this version."""
+    if isinstance(contents, torch.Tensor) or not isinstance(contents, dict):
+        raise BundleError(f"{path} is not a model bundle; make one with geoclass train")
+    if "meta" not in contents:
+        raise BundleError(
+            f"{path} is a plain state dict, not a bundle; wrap it: geoclass models import {path} --arch NAME --classes A,B,C -o m.pt"
+        )
+    if set(contents) != {"meta", "state", "digest"} or not isinstance(contents["state"], dict):
+        raise BundleError(f"{path} has other parts than a bundle's; make one with geoclass train")
+    try:
+        values = json.loads(contents["meta"])
+        version = values["version"]
+    except (TypeError, ValueError, KeyError) as error:
+        raise BundleError(f"{path}: its metadata cannot be read; make the bundle again with geoclass train") from error
+    if version != VERSION:
+        raise BundleError(
+            f"{path} is of bundle version {version}, geoclass {__version__} reads version {VERSION}; use the geoclass that made it, or train again"
+        )
+    if not all(isinstance(t, torch.Tensor) and isinstance(k, str) for k, t in contents["state"].items()):
+        raise BundleError(f"{path} is refused: its state holds more than tensors; make it again with geoclass train")
+    try:
+        return validate(BundleMeta, values, str(path))
+    except ConfigError as error:
+        raise BundleError(f"{error}; make the bundle again with geoclass train") from error
+
+
+def _check_shapes(path: Path, meta: BundleMeta, outline: Mapping[str, torch.Tensor], size: int) -> None:
+    """Compare declared shapes to the network's and to the file's size, before anything is allocated."""
+    with torch.device("meta"):
+        expected = _skeleton(meta).state_dict()
+    for name in sorted({*expected, *outline}):
+        if name not in expected or name not in outline:
+            what = "lacks" if name in expected else "has an unknown"
+            raise BundleError(f"{path} {what} tensor {name!r} for {meta.backbone}; make the bundle again with geoclass train")
+        if outline[name].shape != expected[name].shape:
+            raise BundleError(
+                f"{path}: tensor {name!r} declares shape {tuple(outline[name].shape)}, {meta.backbone} has {tuple(expected[name].shape)}; "
+                "make the bundle again with geoclass train"
+            )
+        if not outline[name].is_contiguous():
+            raise BundleError(f"{path}: tensor {name!r} is not stored whole; make the bundle again with geoclass train")
+    if sum(tensor.numel() * tensor.element_size() for tensor in outline.values()) > size:
+        raise BundleError(f"{path} declares more data than the file's size; it is truncated or forged, fetch it again")
+
+
+def now() -> str:
+    """The time in UTC, as bundles record it."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def import_state_dict(
+    path: str | Path,
+    arch: str,
+    *,
+    classes: Sequence[str] | None = None,
+    scheme: ClassScheme | str | Path | None = None,
+    sensor: Sensor | str | Path = "rgb8",
+    bands: Sequence[str] = ("red", "green", "blue"),
+    gsd_m: float | None = None,
+    size_px: int = 224,
+) -> tuple[BundleMeta, State]:
+    """Wrap a plain state dict of network `arch` whose outputs are `classes` (or `scheme`'s), in that order.
+
+    Raises BundleError where names or shapes do not fit, ConfigError for an unknown scheme or sensor.
+    """
+    if (classes is None) == (scheme is None):
+        raise BundleError("the network's classes are not known; give either --classes A,B,C or --scheme NAME")
+    chosen = _ordered_scheme(classes) if classes is not None else scheme
+    chosen = chosen if isinstance(chosen, ClassScheme) else load_scheme(str(chosen))
+    state = backbones.read_state_dict(Path(path))
+    with torch.device("meta"):
+        expected = backbones.build(arch, classes=len(chosen), bands=len(bands), weights=None).state_dict()
+    for name, tensor in expected.items():
+        if name not in state:
+            raise BundleError(f"{path}: tensor {name!r} of {arch} is missing; is --arch right?")
+        if state[name].shape != tensor.shape:
+            raise BundleError(
+                f"{path}: tensor {name!r} has shape {tuple(state[name].shape)}, {arch} with {len(chosen)} classes has {tuple(tensor.shape)}; "
+                "check --arch and --classes"
+            )
+    norm = backbones.normalisation(arch, len(bands))
+    meta = BundleMeta(
+        backbone=arch,
+        scheme=chosen,
+        sensor=sensor if isinstance(sensor, Sensor) else load_sensor(sensor),
+        bands=tuple(bands),
+        size_px=size_px,
+        gsd_m=gsd_m,
+        mean=norm.mean,
+        std=norm.std,
+        training={"imported_from": Path(path).name},
+        created=now(),
+        geoclass_version=__version__,
+    )
+    return meta, {name: state[name] for name in expected}
+
+
+def _ordered_scheme(names: Sequence[str]) -> ClassScheme:
+    """The scheme for these names in the order given, which is the order of the network's outputs."""
+    if len({name.lower() for name in names}) < len(names) or len(names) < 2:
+        raise BundleError(f"--classes {','.join(names)} must name two or more different classes; give each once")
+    found = scheme_for_names(names)
+    by_name = {item.name.lower().replace(" ", ""): item for item in found.classes}
+    try:
+        ordered = tuple(by_name[name.lower().replace(" ", "")] for name in names)
+    except KeyError:
+        ordered = tuple(item.model_copy(update={"name": name}) for item, name in zip(found.classes, names, strict=True))
+    return found.model_copy(update={"classes": ordered})
+
+
+def import_to_file(weights: Path, out: Path, *, arch: str, overwrite: bool = False, **options: Any) -> Bundle:
+    """`import_state_dict`, written to `out`. Raises OutputError besides."""
+    meta, state = import_state_dict(weights, arch, **options)
+    return save_bundle(out, meta, state, overwrite)
