@@ -76,7 +76,7 @@ class World:
     def blobs(self, x: Floats, y: Floats, kind: Blobs) -> Floats:
         """Distance in px to the nearest rim of scattered round shapes, positive inside, never below -FAR_PX."""
         best = np.full(np.broadcast(x, y).shape, -FAR_PX)
-        reach = kind.largest_px * 1.6 + FAR_PX
+        reach = kind.largest_px * 1.7 + FAR_PX
         wobble = None
         for i in range(math.floor((x.min() - reach) / kind.pitch_px), math.floor((x.max() + reach) / kind.pitch_px) + 1):
             for j in range(
@@ -85,8 +85,8 @@ class World:
                 if self.chance(i, j, kind.salt) >= kind.share:
                     continue
                 if wobble is None:
-                    wobble = 1 + 0.45 * self.noise(x, y, kind.largest_px * 0.8, kind.salt + 1)
-                    wobble = wobble + 0.14 * self.noise(x, y, kind.largest_px * 0.22, kind.salt + 2)
+                    wobble = 1 + 0.5 * self.noise(x, y, kind.largest_px * 0.7, kind.salt + 1)
+                    wobble = wobble + 0.2 * self.noise(x, y, kind.largest_px * 0.24, kind.salt + 2)
                 centre_x = (i + 0.2 + 0.6 * float(self.chance(i, j, kind.salt + 3))) * kind.pitch_px
                 centre_y = (j + 0.2 + 0.6 * float(self.chance(i, j, kind.salt + 4))) * kind.pitch_px
                 spread = float(self.chance(i, j, kind.salt + 5)) ** 1.4
@@ -106,9 +106,9 @@ class Blobs:
     share: float
 
 
-LAKES = Blobs(salt=20, pitch_px=2300, smallest_px=190, largest_px=480, share=0.8)
-PITS = Blobs(salt=30, pitch_px=1900, smallest_px=170, largest_px=330, share=0.8)
-TOWNS = Blobs(salt=40, pitch_px=3000, smallest_px=620, largest_px=1150, share=0.95)
+LAKES = Blobs(salt=20, pitch_px=2300, smallest_px=190, largest_px=470, share=0.8)
+PITS = Blobs(salt=30, pitch_px=1900, smallest_px=170, largest_px=330, share=0.75)
+TOWNS = Blobs(salt=40, pitch_px=3000, smallest_px=620, largest_px=1130, share=0.85)
 RIVER_PITCH_PX = 6200.0
 
 
@@ -159,7 +159,7 @@ class Parcels:
         """(P,) how the parcel is, or would be, built up."""
         lot = self.chance(61)
         style = np.where(self.pull > 0.42, TOWN, np.where(lot < 0.3, OPEN_SPACE, SUBURB))
-        style = np.where((lot > 0.78) | ((self.pull > 0.62) & (lot > 0.5)), WORKS, style)
+        style = np.where((lot > 0.86) | ((self.pull > 0.62) & (lot > 0.6)), WORKS, style)
         return style.astype(np.uint8)
 
 
@@ -207,11 +207,13 @@ class Ground:
         if self.parcels.pivot.any():
             found[(self.arm < 0) & (found == CULTIVATED)] = HERBACEOUS
         found[self.woods > 0] = FOREST
-        found[self.parcels.developed(date)[self.parcel] | self.farmyard] = DEVELOPED
-        found[self.pit > 0] = BARREN
+        # Nobody builds on the bank itself, where trees stand.
+        found[(self.parcels.developed(date)[self.parcel] | self.farmyard) & (self.wet < -16)] = DEVELOPED
         found[self.road > -5] = DEVELOPED
-        # A road crosses rivers and narrows on a bridge, and ends at the shore of a lake.
+        found[self.pit > 0] = BARREN
+        # A road crosses rivers on a bridge; in a lake it ends as a jetty, and quarries swallow it.
         found[(self.wet > 0) & ((self.road <= 0) | (self.wet > 60))] = WATER
+        found[self.pit + 130 * self.damp > 170] = WATER  # the pond on a deep quarry's floor
         return found
 
 
@@ -224,7 +226,7 @@ def survey(world: World, x: int, y: int, width_px: int, height_px: int, step: in
     columns, rows, draw = _lattice(x, y, width_px, height_px, step)
     u, v = _frame(world, columns, rows)
     wet = np.maximum(world.blobs(columns, rows, LAKES), river(world, columns, rows))
-    woods = _woods(world, columns, rows) + np.where(wet > -60, 0.25, 0.0)
+    woods = _woods(world, columns, rows) + 0.75 * np.clip(1 + wet / 55, 0, 1)
     damp = 0.7 * world.noise(columns, rows, 700, 5) + 0.3 * world.noise(columns, rows, 160, 6)
     return Ground(
         x, y, step, draw(wet), draw(woods), draw(world.blobs(columns, rows, PITS)), draw(damp),
@@ -352,7 +354,7 @@ def _describe(world: World, i: Ints, j: Ints, wide: Floats, deep: Floats, u: Flo
     """What the parcels with centres (u, v) are used for."""
     pull = world.blobs(u, v, TOWNS) / 700 + 0.3 * world.noise(u, v, 640, 7) + 0.12 * (world.chance(i, j, 74) - 0.5)
     farm = 0.75 * world.noise(u, v, 1700, 8) + 0.35 * world.noise(u, v, 620, 9) + 0.7 * (world.chance(i, j, 75) - 0.5)
-    use = np.where(farm > -0.08, CULTIVATED, HERBACEOUS)
+    use = np.where(farm > 0.0, CULTIVATED, HERBACEOUS)
     use = np.where(world.chance(i, j, 76) < 0.07, FOREST, use)
     square = (np.minimum(wide, deep) > 240) & (np.maximum(wide, deep) < 1.35 * np.minimum(wide, deep))
     crop = use == CULTIVATED

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .landscape import Bytes, Flags, Ground, Singles
+from .landscape import Flags, Ground, Singles
 
 HALO_PX = 14  # the longest shadow, and the blur
 PERIOD_PX = 1024
@@ -15,59 +15,53 @@ BLOCK_PX = 512  # the largest window drawn at once
 
 # What a camera sees of each material at the first and at the second date: red, green, blue from 0 to 255.
 MATERIALS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-    "deep": ((34, 54, 62), (36, 56, 60)),
-    "shallow": ((70, 90, 82), (76, 92, 82)),
-    "leaf": ((66, 92, 50), (84, 94, 50)),
-    "needle": ((42, 66, 46), (42, 62, 44)),
-    "grass": ((120, 138, 84), (132, 138, 86)),
-    "lawn": ((106, 136, 76), (116, 134, 78)),
-    "corn": ((80, 116, 56), (118, 126, 70)),
-    "beans": ((116, 144, 78), (136, 140, 76)),
-    "wheat": ((188, 170, 114), (186, 166, 112)),
-    "hay": ((132, 152, 86), (134, 146, 86)),
-    "ploughed": ((142, 114, 88), (138, 112, 88)),
-    "loam": ((108, 88, 72), (106, 88, 74)),
-    "stubble": ((174, 154, 112), (172, 150, 108)),
-    "sprouts": ((140, 134, 90), (140, 132, 88)),
-    "orchard": ((128, 132, 88), (134, 130, 86)),
+    "deep": ((42, 60, 68), (44, 62, 66)),
+    "shallow": ((80, 98, 90), (84, 100, 90)),
+    "leaf": ((82, 104, 70), (98, 106, 68)),
+    "needle": ((60, 82, 66), (60, 78, 64)),
+    "grass": ((128, 140, 98), (138, 140, 100)),
+    "lawn": ((116, 138, 92), (124, 136, 92)),
+    "corn": ((92, 120, 72), (126, 128, 86)),
+    "beans": ((122, 144, 92), (140, 140, 90)),
+    "wheat": ((190, 174, 128), (188, 170, 126)),
+    "hay": ((138, 152, 102), (140, 146, 102)),
+    "ploughed": ((148, 124, 104), (144, 122, 104)),
+    "loam": ((116, 100, 88), (114, 100, 88)),
+    "stubble": ((176, 160, 124), (174, 156, 120)),
+    "sprouts": ((146, 140, 104), (146, 138, 102)),
+    "orchard": ((134, 138, 100), (140, 136, 98)),
     "asphalt": ((112, 112, 112), (112, 112, 112)),
-    "old asphalt": ((134, 132, 128), (134, 132, 128)),
-    "concrete": ((182, 180, 172), (182, 180, 172)),
-    "dirt": ((168, 146, 114), (168, 146, 114)),
-    "sand": ((208, 192, 158), (206, 190, 156)),
-    "rock": ((170, 160, 148), (170, 160, 148)),
-    "pool": ((92, 178, 196), (92, 174, 190)),
-    "roof 0": ((96, 94, 94), (96, 94, 94)),
-    "roof 1": ((126, 118, 112), (126, 118, 112)),
-    "roof 2": ((134, 98, 82), (134, 98, 82)),
-    "roof 3": ((156, 134, 114), (156, 134, 114)),
-    "roof 4": ((76, 76, 82), (76, 76, 82)),
-    "roof 5": ((176, 172, 168), (176, 172, 168)),
-    "roof 6": ((118, 74, 66), (118, 74, 66)),
+    "old asphalt": ((136, 134, 130), (136, 134, 130)),
+    "concrete": ((184, 182, 174), (184, 182, 174)),
+    "dirt": ((168, 150, 124), (168, 150, 124)),
+    "sand": ((206, 192, 164), (204, 190, 162)),
+    "rock": ((176, 168, 158), (176, 168, 158)),
+    "pool": ((100, 178, 194), (100, 174, 190)),
+    "roof 0": ((98, 96, 96), (98, 96, 96)),
+    "roof 1": ((128, 120, 114), (128, 120, 114)),
+    "roof 2": ((134, 104, 90), (134, 104, 90)),
+    "roof 3": ((156, 136, 118), (156, 136, 118)),
+    "roof 4": ((80, 80, 86), (80, 80, 86)),
+    "roof 5": ((178, 174, 170), (178, 174, 170)),
+    "roof 6": ((118, 82, 74), (118, 82, 74)),
     "hall 0": ((220, 220, 216), (220, 220, 216)),
     "hall 1": ((190, 192, 194), (190, 192, 194)),
     "hall 2": ((148, 150, 154), (148, 150, 154)),
     "hall 3": ((204, 196, 182), (204, 196, 182)),
     "car 0": ((232, 232, 232), (232, 232, 232)),
-    "car 1": ((46, 48, 54), (46, 48, 54)),
-    "car 2": ((138, 48, 44), (138, 48, 44)),
-    "car 3": ((70, 92, 128), (70, 92, 128)),
+    "car 1": ((50, 52, 58), (50, 52, 58)),
+    "car 2": ((138, 56, 52), (138, 56, 52)),
+    "car 3": ((76, 96, 128), (76, 96, 128)),
 }
 NUMBER = {name: number for number, name in enumerate(MATERIALS)}
 PALETTES = np.array([[colours[date] for colours in MATERIALS.values()] for date in (0, 1)], np.float32)
 WARMTH = np.array([1.0, 0.3, -0.35], np.float32)  # how red, green and blue shift for one step from green to brown
-SHADE_TINT = np.array([0.5, 0.55, 0.66], np.float32)  # what skylight leaves of a colour in a shadow
-
-# Odds of the crops at each date, from early summer to autumn; every one is seen at both.
-CROPS = ("corn", "beans", "wheat", "hay", "ploughed", "loam", "stubble", "sprouts", "orchard")
-CROP_ODDS = np.array([[20, 18, 13, 12, 9, 8, 6, 8, 6], [17, 11, 7, 12, 14, 10, 18, 5, 6]], np.float64)
-
-# The sensor's response: gain, gamma, and a cast of red, green and blue.
-RESPONSES = ((1.0, 1.0, (1.0, 1.0, 1.0)), (0.95, 0.9, (1.04, 0.98, 0.93)))
+SHADE_TINT = np.array([0.52, 0.57, 0.67], np.float32)  # what skylight leaves of a colour in a shadow
 
 
 class Textures(NamedTuple):
-    """Pictures that repeat every PERIOD_PX: crowns of trees, their tone, fine grain, cloudy patches, broad patches."""
+    """Pictures that repeat every PERIOD_PX: crowns of trees (heights in px), their tone in [0, 1), and three noises
+    of mean 0 and deviation 1 from fine to broad."""
 
     crown: Singles
     tone: Singles
@@ -78,23 +72,20 @@ class Textures(NamedTuple):
 
 @cache
 def textures() -> Textures:
-    """Made once: crowns by distance to jittered points, the others by filtering white noise."""
+    """All of them, made once. They are the same in every world, which moves about on them."""
     random = np.random.default_rng(224)
     crown, tone = _crowns(random, 7)
     small, small_tone = _crowns(random, 4)
-    smaller = small * 0.62 > crown
-    return Textures(
-        *(
-            np.pad(picture, (0, BLOCK_PX + 2 * HALO_PX), mode="wrap")
-            for picture in (
-                np.where(smaller, small * 0.62, crown),
-                np.where(smaller, small_tone, tone),
-                _filtered(random, 0.0, 0.9),
-                _filtered(random, 1.1, 1.5),
-                _filtered(random, 1.7, 8.0),
-            )
-        )
+    low = small * 0.62 > crown
+    pictures = (
+        np.where(low, small * 0.62, crown),
+        np.where(low, small_tone, tone),
+        _filtered(random, slope=0.0, blur_px=0.9),
+        _filtered(random, slope=1.1, blur_px=1.5),
+        _filtered(random, slope=1.7, blur_px=8.0),
     )
+    # The first rows and columns come again at the end, so that any window is a plain slice.
+    return Textures(*(np.pad(picture, (0, BLOCK_PX + 2 * HALO_PX), mode="wrap") for picture in pictures))
 
 
 def _crowns(random: np.random.Generator, spacing_px: int) -> tuple[Singles, Singles]:
@@ -118,7 +109,7 @@ def _crowns(random: np.random.Generator, spacing_px: int) -> tuple[Singles, Sing
     return height, tone
 
 
-def _filtered(random: np.random.Generator, slope: float, blur_px: float) -> Singles:
+def _filtered(random: np.random.Generator, *, slope: float, blur_px: float) -> Singles:
     """Periodic noise of mean 0 and deviation 1 whose amplitude falls as frequency to the power -slope."""
     spectrum = np.fft.rfft2(random.standard_normal((PERIOD_PX, PERIOD_PX)))
     frequency = np.hypot(np.fft.fftfreq(PERIOD_PX)[:, None], np.fft.rfftfreq(PERIOD_PX)[None, :])
@@ -129,7 +120,10 @@ def _filtered(random: np.random.Generator, slope: float, blur_px: float) -> Sing
 
 
 class Canvas:
-    """The picture of one window while it is being made; all arrays are (h, w)."""
+    """The picture of one window at one date (0 or 1) while it is being made; all arrays are (h, w).
+
+    material: row of the palette; height: px above the ground; bright: factor on the colour; warm: green to brown.
+    """
 
     def __init__(self, ground: Ground, date: int) -> None:
         self.ground, self.date = ground, date
@@ -143,19 +137,24 @@ class Canvas:
         window = (slice(top, top + shape[0]), slice(left, left + shape[1]))
         self.texture = Textures(*(picture[window] for picture in textures()))
 
-    def put(self, where: Flags, name: str, bright: Any = None, warm: Any = None) -> None:
-        """Cover the pixels of `where` with a material; brightness and warmth are arrays of (h, w), or numbers."""
+    def put(self, where: Flags, name: str, bright: Any = 1.0, warm: Any = 0.0, height: Any = 0.0) -> None:
+        """Cover the pixels of `where` with a material; the other values are arrays (h, w) or numbers."""
         np.copyto(self.material, np.uint8(NUMBER[name]), where=where)
-        np.copyto(self.bright, 1.0 if bright is None else bright, where=where)
-        np.copyto(self.warm, 0.0 if warm is None else warm, where=where)
+        np.copyto(self.bright, bright, where=where)
+        np.copyto(self.warm, warm, where=where)
+        np.copyto(self.height, height, where=where)
 
     def plant(self, where: Flags, scale: float) -> None:
-        """Stand trees on the pixels of `where`: crowns of `scale` times the forest's height."""
-        tone = self.texture.tone
-        needle = tone * 2.2 + self.ground.damp > 1.75
-        np.copyto(self.material, np.uint8(NUMBER["leaf"]), where=where)
-        np.copyto(self.material, np.uint8(NUMBER["needle"]), where=where & needle)
-        np.copyto(self.height, self.texture.crown * np.float32(scale), where=where)
-        np.copyto(self.bright, 0.84 + 0.34 * tone, where=where)
-        autumn = 30.0 if self.date else 12.0
-        np.copyto(self.warm, np.where(needle, 0.0, (tone * 7 % 1 - 0.55) * autumn), where=where)
+        """Stand trees on the pixels of `where`, `scale` times as high as in a forest."""
+        at = np.flatnonzero(where)
+        tone, crown, damp = (
+            np.ascontiguousarray(picture).ravel()[at]
+            for picture in (self.texture.tone, self.texture.crown, self.ground.damp)
+        )
+        needle = tone * 1.6 + damp > 1.2
+        self.material.ravel()[at] = np.where(needle, NUMBER["needle"], NUMBER["leaf"])
+        self.height.ravel()[at] = crown * np.float32(scale)
+        self.bright.ravel()[at] = 0.88 + 0.3 * tone - 0.1 * damp
+        autumn = np.float32(26.0 if self.date else 12.0)
+        shade = tone * 7
+        self.warm.ravel()[at] = np.where(needle, 0, (shade - np.floor(shade) - 0.6) * autumn)
