@@ -325,7 +325,7 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
     labels, base = result.labels, folder / plan.name
     with write_errors(folder):
         vector.write_gpkg(labels, base.with_name(f"{plan.name}.gpkg"))
-        written = raster.write_raster(labels, base.with_name(f"{plan.name}.tif"))
+        raster.write_raster(labels, base.with_name(f"{plan.name}.tif"))
         preview.write_preview(labels, base.with_name(f"{plan.name}.preview.tif"))
         for name in settings.formats:
             vector.write_vector(labels, base.with_name(f"{plan.name}{vector.FORMATS[name]}"), name)
@@ -338,7 +338,6 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
         )
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         summary.write_summary(base.with_name(f"{plan.name}.json"), labels, {**result.timings, "finished": finished})
-    del written
     return sorted(folder.iterdir())
 
 

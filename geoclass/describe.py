@@ -11,11 +11,10 @@ import pyogrio
 from .errors import GeoclassError, SceneError
 from .grid import crs_text
 from .mosaic import open_mosaic
-from .plan import INDEX_SUFFIX
 from .results import read_result
 from .scene import Scene
 from .sensors import load_sensor
-from .tileindex import read_index
+from .tileindex import INDEX_SUFFIX, read_index
 
 
 def describe(path: str | Path, sensor: str | Path | None = None) -> dict[str, Any]:

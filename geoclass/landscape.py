@@ -27,7 +27,6 @@ CLASS_NAMES = ("Water", "Developed", "Barren", "Forest", "Herbaceous", "Cultivat
 SECTION_PX = 840
 NODE_PX = 8  # smooth fields are computed at every eighth pixel and drawn out linearly between
 TABLE = 256  # side of the table of random numbers; a field repeats after 256 of its wavelengths
-FAR_PX = 200.0  # distances to water and pits are cut off here, which keeps the search for them local
 TURN = math.radians(13)  # the sections' frame against north
 HOMESTEAD_PX = (72.0, 64.0)
 
@@ -74,11 +73,13 @@ class World:
         return 2 * (north * (1 - t) + south * t) - 1
 
     def blobs(self, x: Floats, y: Floats, kind: Blobs) -> Floats:
-        """Distance in px to the nearest rim of scattered round shapes, positive inside, never below -FAR_PX."""
-        best = np.full(np.broadcast(x, y).shape, -FAR_PX)
-        reach = kind.largest_px * 1.7 + FAR_PX
+        """Distance in px to the nearest rim of scattered round shapes, positive inside, never below -far_px."""
+        best = np.full(np.broadcast(x, y).shape, -kind.far_px)
+        reach = kind.largest_px * 1.7 + kind.far_px
         wobble = None
-        for i in range(math.floor((x.min() - reach) / kind.pitch_px), math.floor((x.max() + reach) / kind.pitch_px) + 1):
+        for i in range(
+            math.floor((x.min() - reach) / kind.pitch_px), math.floor((x.max() + reach) / kind.pitch_px) + 1
+        ):
             for j in range(
                 math.floor((y.min() - reach) / kind.pitch_px), math.floor((y.max() + reach) / kind.pitch_px) + 1
             ):
@@ -97,18 +98,22 @@ class World:
 
 @dataclass(frozen=True)
 class Blobs:
-    """Round shapes: one to a lattice cell of `pitch_px`, in a `share` of the cells, radius within the two sizes."""
+    """Round shapes: one to a lattice cell of `pitch_px`, in a `share` of the cells, radius within the two sizes.
+
+    Distances are cut off at `far_px`, which keeps the search for the nearest local.
+    """
 
     salt: int
     pitch_px: float
     smallest_px: float
     largest_px: float
     share: float
+    far_px: float = 200.0
 
 
 LAKES = Blobs(salt=20, pitch_px=2300, smallest_px=190, largest_px=470, share=0.8)
 PITS = Blobs(salt=30, pitch_px=1900, smallest_px=170, largest_px=330, share=0.75)
-TOWNS = Blobs(salt=40, pitch_px=3000, smallest_px=620, largest_px=1130, share=0.85)
+TOWNS = Blobs(salt=40, pitch_px=3000, smallest_px=620, largest_px=1130, share=0.85, far_px=1600)
 RIVER_PITCH_PX = 6200.0
 
 
@@ -119,7 +124,7 @@ def river(world: World, x: Floats, y: Floats) -> Floats:
         own = np.full_like(at, k * 5000.0)
         return 900 * world.noise(own, at, 3100, 50) + 230 * world.noise(own, at, 840, 51)
 
-    best = np.full(np.broadcast(x, y).shape, -FAR_PX)
+    best = np.full(np.broadcast(x, y).shape, -LAKES.far_px)
     for k in range(math.floor(x.min() / RIVER_PITCH_PX) - 1, math.floor(x.max() / RIVER_PITCH_PX) + 2):
         middle = (k + 0.5) * RIVER_PITCH_PX + bend(k, y)
         slope = (bend(k, y + 8) - bend(k, y - 8)) / 16
@@ -291,7 +296,9 @@ def _cadastre(world: World, u: Singles, v: Singles) -> dict[str, Any]:
     strip = 3 * section + (a > a1[section]) + (a > a2[section])
     parcel = 3 * strip + (b > b1[strip]) + (b > b2[strip])
     across, along = a - a_first[strip], b - b_first[parcel]
-    edge = np.minimum(np.minimum(across, parcels.wide[parcel] - across), np.minimum(along, parcels.deep[parcel] - along))
+    edge = np.minimum(
+        np.minimum(across, parcels.wide[parcel] - across), np.minimum(along, parcels.deep[parcel] - along)
+    )
     return {
         "road": road, "lane": lane, "parcel": parcel, "across": across, "along": along, "edge": edge,
         "parcels": parcels,
@@ -352,7 +359,7 @@ def _parcels(world: World, i: Ints, j: Ints) -> tuple[tuple[npt.NDArray[Any], ..
 
 def _describe(world: World, i: Ints, j: Ints, wide: Floats, deep: Floats, u: Floats, v: Floats) -> Parcels:
     """What the parcels with centres (u, v) are used for."""
-    pull = world.blobs(u, v, TOWNS) / 700 + 0.3 * world.noise(u, v, 640, 7) + 0.12 * (world.chance(i, j, 74) - 0.5)
+    pull = world.blobs(u, v, TOWNS) / 700 + 0.25 * world.noise(u, v, 640, 7) + 0.12 * (world.chance(i, j, 74) - 0.5)
     farm = 0.75 * world.noise(u, v, 1700, 8) + 0.35 * world.noise(u, v, 620, 9) + 0.7 * (world.chance(i, j, 75) - 0.5)
     use = np.where(farm > 0.0, CULTIVATED, HERBACEOUS)
     use = np.where(world.chance(i, j, 76) < 0.07, FOREST, use)

@@ -54,6 +54,11 @@ def survey_around(world: World, x: int, y: int, width_px: int, height_px: int) -
 
 def picture(ground: Ground, date: int) -> Bytes:
     """The picture (3, h, w) of a surveyed window at a date, less a rim of HALO_PX that only casts shadows into it."""
+    return exposed(drawn(ground, date))
+
+
+def drawn(ground: Ground, date: int) -> Canvas:
+    """A canvas with everything on it that the ground bears at a date."""
     canvas = Canvas(ground, date)
     present = np.bincount(canvas.classes.ravel(), minlength=6)
     for land, draw in (
@@ -66,7 +71,7 @@ def picture(ground: Ground, date: int) -> Bytes:
     ):
         if present[land]:
             draw(canvas, canvas.classes == land)
-    return _exposed(canvas)
+    return canvas
 
 
 def _meadows(canvas: Canvas, where: Flags) -> None:
@@ -78,7 +83,9 @@ def _meadows(canvas: Canvas, where: Flags) -> None:
     mown = parcels.chance(68) < 0.2
     stripe = np.abs(ground.along / 9 - np.floor(ground.along / 9) - 0.5) - 0.25
     bright += (0.22 * mown).astype(np.float32)[at] * stripe
-    canvas.put(where, "grass", level[at] * bright, warmth[at] + 6 * texture.patchy + 4 * texture.cloudy - 8 * ground.damp)
+    canvas.put(
+        where, "grass", level[at] * bright, warmth[at] + 6 * texture.patchy + 4 * texture.cloudy - 8 * ground.damp
+    )
     bushes = np.where(mown, 0, 0.015 + 0.5 * parcels.chance(67) ** 4).astype(np.float32)
     grown = texture.tone < bushes[at] * (1 + ground.damp)
     canvas.plant(where & (grown | _hedge(canvas)) & (texture.crown > 2.5), 0.6)
@@ -95,7 +102,7 @@ def _forest(canvas: Canvas, where: Flags) -> None:
     """Full-grown trees, but for young plantations and a margin of low trees around natural woods."""
     canvas.plant(where, 1.0)
     ground, parcels = canvas.ground, canvas.ground.parcels
-    age = np.where(parcels.chance(69) < 0.16, 0.4, 0.85 + 0.3 * parcels.chance(63)).astype(np.float32)[ground.parcel]
+    age = np.where(parcels.chance(69) < 0.16, 0.55, 0.85 + 0.3 * parcels.chance(63)).astype(np.float32)[ground.parcel]
     np.copyto(canvas.height, canvas.height * age, where=where)
     np.copyto(canvas.bright, canvas.bright * (1.25 - 0.25 * age), where=where)
     low = where & (ground.woods > 0) & (ground.woods < 0.04)
@@ -190,8 +197,11 @@ def _roads(canvas: Canvas, where: Flags) -> None:
     np.copyto(canvas.height, 4, where=bridge)
 
 
-def _exposed(canvas: Canvas) -> Bytes:
-    """Light, shadows, colour, the lens's blur and the sensor's response."""
+def exposed(canvas: Canvas) -> Bytes:
+    """The picture (3, h, w) of a canvas, less its rim: light, shadows, colour, the lens's blur, the sensor's response.
+
+    Uses the canvas up.
+    """
     height, light = canvas.height, canvas.bright
     slope = height[:-2, :-2] - height[2:, 2:]
     light[1:-1, 1:-1] *= np.clip(1 + 0.045 * slope, 0.74, 1.22)

@@ -16,9 +16,8 @@ from .errors import GridError, SceneError
 from .grid import AoiRule, IntArray, TileGrid, parse_crs
 from .mosaic import Mosaic, open_mosaic
 from .sensors import Sensor, load_sensor, require_bands
-from .tileindex import MIN_VALID, build_index, check_fraction, read_index, select_tiles
+from .tileindex import INDEX_SUFFIX, MIN_VALID, build_index, check_fraction, read_index, select_tiles
 
-INDEX_SUFFIX = ".tiles.gpkg"
 SMALL_RUN_TILES = 64
 """Up to this many tiles a run measures their data first, to keep the best-covered one where none is half covered."""
 

@@ -20,10 +20,9 @@ from .errors import GridError
 from .files import replacing, require_absent, require_writable, write_errors
 from .grid import AoiRule, TileGrid, parse_crs
 from .mosaic import Mosaic, open_mosaic
-from .plan import INDEX_SUFFIX
 from .reader import Pixels
 from .sensors import Sensor, load_sensor
-from .tileindex import MIN_VALID, TileIndex, build_index, write_index
+from .tileindex import INDEX_SUFFIX, MIN_VALID, TileIndex, build_index, write_index
 
 ChipFormat = Literal["png", "tif"]
 

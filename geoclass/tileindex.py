@@ -24,6 +24,7 @@ from .inputs import find_scenes
 from .mosaic import Mosaic
 from .sensors import load_sensor
 
+INDEX_SUFFIX = ".tiles.gpkg"
 LAYER = "tiles"
 METADATA_KEY = "GEOCLASS_TILES"
 MIN_VALID = 0.5

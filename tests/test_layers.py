@@ -13,10 +13,11 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi", "blocks",
-    "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
-    "outputs.style", "outputs.vector", "outputs.raster", "outputs.summary", "outputs.preview", "outputs.webmap",
-    "results", "remap", "train", "doctor", "classify", "describe", "landscape", "county", "demo", "cli",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
+    "blocks", "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
+    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.vector", "outputs.raster", "outputs.summary",
+    "outputs.preview", "outputs.webmap", "results", "remap", "train", "doctor", "classify", "describe",
+    "landscape", "materials", "streets", "painting", "county", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",
