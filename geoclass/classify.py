@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ Progress = Callable[[str, int, int], None]
 
 DEFAULT_OUT = Path("out")
 PREVIEW_PX = 2048
-MAX_THUMBNAIL_PX = 64
+MAX_THUMBNAIL_PX = 56
 
 
 @dataclass(frozen=True)
@@ -193,10 +194,12 @@ def _predicted(
     predictor = Predictor(
         plan.bundle, plan.mosaic.sensor, device=device, batch_size=settings.batch_size, thumbnail_px=thumbnail_px
     )
-    threads = settings.readers or (1 if device.type == "cpu" else 8)
+    on_cpu = device.type == "cpu"
+    threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    overlap = not on_cpu or plan.mosaic.remote
     if progress:
         progress("classifying", done, len(plan))
-    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads):
+    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
         yield pixels.block.number, _part(pixels, predictor, plan.min_valid)
         done += len(pixels.block)
         if progress:

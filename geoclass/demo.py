@@ -82,14 +82,22 @@ class Demo:
 
 
 def demo(
-    out: Path, *, rows: int = 24, columns: int = 32, seed: int = 0, overwrite: bool = False, progress: Progress | None = None
+    out: Path,
+    *,
+    rows: int = 24,
+    columns: int = 32,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Demo:
     """Make a county of `rows` × `columns` tiles in `out`, train, classify both dates and score them.
 
     Raises OutputError where `out` exists (unless `overwrite`), GeoclassError for a size that is no county.
     """
     if rows < 2 or columns < 2 or rows * columns > 1_000_000:
-        raise GeoclassError(f"a county of {rows} x {columns} tiles cannot be made; give --rows and --columns of 2 or more")
+        raise GeoclassError(
+            f"a county of {rows} x {columns} tiles cannot be made; give --rows and --columns of 2 or more"
+        )
     if out.exists() and any(out.iterdir() if out.is_dir() else [out]):
         require_absent([out], overwrite)
         _clear(out)

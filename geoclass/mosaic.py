@@ -82,6 +82,11 @@ class Mosaic:
         """Every file that is read, once, in order."""
         return list(dict.fromkeys(name for scene in self.scenes for name in scene.files))
 
+    @property
+    def remote(self) -> bool:
+        """Whether any file is read over a network."""
+        return any("://" in name or name.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")) for name in self.files)
+
     def default_crs(self) -> pyproj.CRS:
         """The CRS of the most ground (ties go to the name that sorts first), or its UTM zone where needed."""
         areas: dict[str, float] = {}

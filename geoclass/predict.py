@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from .backbones import fuse
+from . import backbones
 from .bundle import Bundle
 from .errors import UnfitError
 from .labels import ByteArray, FloatArray
@@ -72,10 +72,9 @@ class Predictor:
         bands = len(meta.bands)
         network = bundle.network()
         example = torch.zeros(2, bands, meta.size_px, meta.size_px)
-        self.network = fuse(network, example).to(device=device, memory_format=torch.channels_last).eval()
+        self.network = backbones.place(backbones.fuse(network, example), device)
         self.scale, self.offset = sensor.scale.affine()
-        self.mean = torch.tensor(meta.mean, device=device).view(1, bands, 1, 1)
-        self.std = torch.tensor(meta.std, device=device).view(1, bands, 1, 1)
+        self.mean, self.std = meta.mean, meta.std
         self.temperature = meta.temperature
         names = list(meta.bands)
         rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
@@ -93,7 +92,7 @@ class Predictor:
         while at < len(tiles):
             part = tiles[at : at + self.batch_size]
             try:
-                brightness = self._brightness(part)
+                brightness = self._brightness(np.stack(part))
                 thumbnails[at : at + len(part)] = self._thumbnails(brightness)
                 probabilities[at : at + len(part)] = self._probabilities(brightness)
             except torch.cuda.OutOfMemoryError:
@@ -105,22 +104,25 @@ class Predictor:
             at += len(part)
         return Prediction(probabilities, thumbnails, perf_counter() - start)
 
-    def _brightness(self, tiles: Sequence[Pixels]) -> torch.Tensor:
-        """(N, C, H, W) brightness in 0–255 as float32 on the device, channels last; stored numbers travel, not floats."""
-        batch = np.ascontiguousarray(np.stack([tile.transpose(1, 2, 0) for tile in tiles]))
+    def _brightness(self, batch: Pixels) -> torch.Tensor:
+        """(N, C, H, W) float32 brightness in 0–255 on the device; stored numbers travel there, not floats."""
         if batch.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
             batch = batch.astype(np.float32)
-        values = torch.from_numpy(batch).to(self.device).to(torch.float32).permute(0, 3, 1, 2)
-        if (self.scale, self.offset) == (1.0, 0.0) and batch.dtype == np.uint8:
+        values = torch.from_numpy(batch).to(self.device).to(torch.float32)
+        if batch.dtype == np.uint8 and (self.scale, self.offset) == (1.0, 0.0):
             return values
         return values.mul_(self.scale).add_(self.offset).clamp_(0, 255)
 
     def _thumbnails(self, brightness: torch.Tensor) -> ByteArray:
-        small = torch.nn.functional.adaptive_avg_pool2d(brightness[:, self.rgb], self.thumbnail_px)
+        # Every step-th pixel will do for a picture this small, and costs a fraction.
+        step = max(1, min(4, brightness.shape[-1] // (2 * self.thumbnail_px)))
+        small = torch.nn.functional.adaptive_avg_pool2d(brightness[:, self.rgb, ::step, ::step], self.thumbnail_px)
         return np.asarray(small.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
 
     def _probabilities(self, brightness: torch.Tensor) -> FloatArray:
-        x = brightness.sub_(self.mean).div_(self.std)
+        for band in range(brightness.shape[1]):
+            brightness[:, band].sub_(self.mean[band]).div_(self.std[band])
+        x = brightness.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
             logits = self.network(x)
         return np.asarray(torch.softmax(logits.float() / self.temperature, dim=1).cpu().numpy())

@@ -20,21 +20,23 @@ from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
 from . import __version__, backbones
-from .bundle import Bundle, BundleMeta, State, now, save_bundle
+from .bundle import Bundle, BundleMeta, State, class_position, now, save_bundle
 from .errors import GeoclassError
 from .files import require_absent
 from .schemes import ClassScheme, load_scheme, scheme_for_names
-from .sensors import Sensor, load_sensor
+from .sensors import Sensor, load_sensor, require_bands
 
 Progress = Callable[[str, int, int], None]
 Images = npt.NDArray[np.uint8]
 Features = npt.NDArray[np.float32]
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+BANDS = ("red", "green", "blue")
 MOST_UNREADABLE = 0.05
 VIEWS = 4
-PENALTIES = (0.03, 0.1, 0.3)
+PENALTIES = (0.3, 0.1, 0.03)  # from the strongest, where the fit is quickest to find
 FOLDS = 4
+NEVER = -1e4  # the logit of a class of the scheme that has no tiles
 
 
 @dataclass(frozen=True)
@@ -65,18 +67,24 @@ def read_class_folders(folder: str | Path, size_px: int = 224, scheme: ClassSche
         if path.is_dir() and not path.name.startswith(".")
     }
     if len(groups) < 2:
-        raise GeoclassError(f"{folder} holds {len(groups)} class folders; training needs two or more, each named as its class")
+        raise GeoclassError(
+            f"{folder} holds {len(groups)} class folders; training needs two or more, each named as its class"
+        )
     empty = [name for name, files in groups.items() if len(files) < 2]
     if empty:
-        raise GeoclassError(f"class folder {folder / empty[0]} holds fewer than 2 pictures; add some, or remove the folder")
+        raise GeoclassError(
+            f"class folder {folder / empty[0]} holds fewer than 2 pictures; add some, or remove the folder"
+        )
     chosen = scheme or scheme_for_names(list(groups))
-    index = {_folded(name): chosen.index(_match(name, chosen, folder)) for name in groups}
-    named = [(path, index[_folded(name)]) for name, files in groups.items() for path in files]
+    index = {name: _position(name, chosen, folder) for name in groups}
+    named = [(path, index[name]) for name, files in groups.items() for path in files]
     with ThreadPoolExecutor(4) as pool:
         read = list(pool.map(partial(_read_picture, size_px=size_px), [path for path, _ in named]))
     skipped = tuple(str(path) for (path, _), (picture, _) in zip(named, read, strict=True) if picture is None)
     if len(skipped) > MOST_UNREADABLE * len(named):
-        raise GeoclassError(f"{len(skipped)} of {len(named)} pictures cannot be read, first {skipped[0]}; mend or remove them")
+        raise GeoclassError(
+            f"{len(skipped)} of {len(named)} pictures cannot be read, first {skipped[0]}; mend or remove them"
+        )
     kept = [(picture, label) for (picture, _), (_, label) in zip(read, named, strict=True) if picture is not None]
     counts = Counter(label for _, label in kept)
     few = [chosen.names[label] for label in set(index.values()) if counts[label] < 2]
@@ -91,15 +99,12 @@ def read_class_folders(folder: str | Path, size_px: int = 224, scheme: ClassSche
     )
 
 
-def _folded(name: str) -> str:
-    return "".join(character for character in name.lower() if character.isalnum())
-
-
-def _match(name: str, scheme: ClassScheme, folder: Path) -> str:
-    for known in scheme.names:
-        if _folded(known) == _folded(name):
-            return known
-    raise GeoclassError(f"{folder / name} is no class of scheme {scheme.name!r} ({', '.join(scheme.names)}); rename or remove it")
+def _position(name: str, scheme: ClassScheme, folder: Path) -> int:
+    position = class_position(scheme, name)
+    if position is None:
+        known = ", ".join(scheme.names)
+        raise GeoclassError(f"{folder / name} is no class of scheme {scheme.name!r} ({known}); rename or remove it")
+    return position
 
 
 def _read_picture(path: Path, size_px: int) -> tuple[Images | None, bool]:
@@ -107,7 +112,9 @@ def _read_picture(path: Path, size_px: int) -> tuple[Images | None, bool]:
     try:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):
-                raise GeoclassError(f"{path} is not an 8-bit picture; convert it with one fixed rule: gdal_translate -ot Byte -scale")
+                raise GeoclassError(
+                    f"{path} is not an 8-bit picture; convert it with one fixed rule: gdal_translate -ot Byte -scale"
+                )
             rgb = image.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None, False
@@ -132,11 +139,17 @@ def train(
 ) -> tuple[BundleMeta, State]:
     """Train on class folders; see the module's head for the method. Raises GeoclassError of every fitting kind."""
     start = perf_counter()
+    if size_px < 1 or (gsd_m is not None and not gsd_m > 0):
+        raise GeoclassError(f"tiles of {size_px} px at {gsd_m} m cannot be; give --size and --gsd above 0")
+    with torch.device("meta"):  # an unknown name is told before the pictures are read
+        backbones.classifier_name(backbones.build(backbone, classes=2, weights=None))
     chosen = scheme if isinstance(scheme, ClassScheme) or scheme is None else load_scheme(scheme)
     imagery = sensor if isinstance(sensor, Sensor) else load_sensor(sensor)
+    require_bands(imagery, BANDS, str(folder))
     tiles = read_class_folders(folder, size_px, chosen)
     norm = backbones.normalisation(backbone)
     network = backbones.build(backbone, classes=len(tiles.scheme), weights=weights)
+    backbones.require_size(network, backbone, len(BANDS), size_px)
     features = extract_features(network, tiles.pictures, norm, device=device, progress=progress)
     if progress:
         progress("fitting", 0, 1)
@@ -163,7 +176,7 @@ def train(
         backbone=backbone,
         scheme=tiles.scheme,
         sensor=imagery,
-        bands=("red", "green", "blue"),
+        bands=BANDS,
         size_px=size_px,
         gsd_m=gsd_m,
         mean=norm.mean,
@@ -202,14 +215,16 @@ def extract_features(
     """(N, VIEWS, F) features of each picture turned by 0, 90, 180 and 270 degrees: from above there is no upright."""
     size = pictures.shape[1]
     frozen = backbones.fuse(backbones.feature_network(network), torch.zeros(2, 3, size, size))
-    frozen = frozen.to(device=torch.device(device), memory_format=torch.channels_last)
+    frozen = frozen.to(torch.device(device)).to(memory_format=torch.channels_last)
     mean = torch.tensor(norm.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(norm.std, device=device).view(1, 3, 1, 1)
     found = []
     for start in range(0, len(pictures), batch_size):
         values = torch.from_numpy(pictures[start : start + batch_size]).to(device).permute(0, 3, 1, 2).float()
         batch = (values - mean) / std
-        turned = [torch.rot90(batch, turn, (2, 3)).contiguous(memory_format=torch.channels_last) for turn in range(VIEWS)]
+        turned = [
+            torch.rot90(batch, turn, (2, 3)).contiguous(memory_format=torch.channels_last) for turn in range(VIEWS)
+        ]
         found.append(torch.stack([frozen(view) for view in turned], dim=1).float().cpu())
         if progress:
             progress("features", min(len(pictures), start + batch_size), len(pictures))
@@ -234,49 +249,53 @@ def fit_head(features: Features, classes: npt.NDArray[np.int64], count: int, *, 
     mean covariance of views about their picture's mean, features are multiplied by (S + tr(S)/F I)^-1/2, which is
     within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a picture for a class.
     Then multinomial logistic regression with penalty λ/2 |W|² beside the mean log loss. Both fold into one layer.
-    Folds are stratified and keep the views of a picture together; accuracy is that of one view a picture.
+    Folds are stratified and keep the views of a picture together; accuracy is that of one view a picture. The rescaling
+    knows no labels and is taken from all pictures at once.
     """
+    scaled, matrix, centre = _rescaled(features)
     folds = min(FOLDS, int(np.bincount(classes).min(initial=len(classes), where=np.bincount(classes) > 0)))
-    splits = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(features, classes))
-    scores = {
-        penalty: float(np.mean([_fold_accuracy(features, classes, count, fit, test, penalty) for fit, test in splits]))
-        for penalty in PENALTIES
-    }
-    best = max(PENALTIES, key=lambda penalty: scores[penalty])
-    weight, bias = _fit_linear(features, classes, count, best)
-    return Head(weight, bias, best, scores[best], folds)
+    right = np.zeros(len(PENALTIES))
+    for fit, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(scaled, classes):
+        for k, (weight, bias) in enumerate(_fit_path(scaled[fit], classes[fit], count, PENALTIES)):
+            right[k] += ((scaled[test, 0] @ weight.T + bias).argmax(axis=1) == classes[test]).sum()
+    best = int(right.argmax())
+    weight, bias = _fit_path(scaled, classes, count, PENALTIES[best : best + 1])[0]
+    folded = weight.astype(np.float64) @ matrix
+    offset = bias - folded @ centre
+    accuracy = float(right[best] / len(classes))
+    return Head(folded.astype(np.float32), offset.astype(np.float32), PENALTIES[best], accuracy, folds)
 
 
-def _fold_accuracy(
-    features: Features,
-    classes: npt.NDArray[np.int64],
-    count: int,
-    fit: npt.NDArray[np.int64],
-    test: npt.NDArray[np.int64],
-    penalty: float,
-) -> float:
-    weight, bias = _fit_linear(features[fit], classes[fit], count, penalty)
-    return float(((features[test, 0] @ weight.T + bias).argmax(axis=1) == classes[test]).mean())
-
-
-def _fit_linear(features: Features, classes: Sequence[int] | npt.NDArray[np.int64], count: int, penalty: float) -> tuple[Features, Features]:
+def _rescaled(features: Features) -> tuple[Features, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F), symmetric, and centre (F,)."""
     pictures, views, width = features.shape
-    flat = features.reshape(-1, width).astype(np.float64)
-    centre = flat.mean(axis=0)
-    apart = (features - features.mean(axis=1, keepdims=True)).reshape(-1, width).astype(np.float64)
-    values, vectors = np.linalg.eigh(apart.T @ apart / len(apart))
-    ridge = max(float(values.clip(min=0).mean()), 1e-12)
-    rescale = (vectors * (values.clip(min=0) + ridge) ** -0.5) @ vectors.T
-    scaled = (flat - centre) @ rescale
-    spread = float(np.sqrt(scaled.var(axis=0).mean())) or 1.0
-    targets = np.repeat(np.asarray(classes), views)
-    model = LogisticRegression(C=1 / (penalty * len(targets)), max_iter=300, tol=1e-4)
-    model.fit((scaled / spread).astype(np.float32), targets)
-    # With two classes scikit-learn keeps one row; a softmax needs both.
-    coefficients, intercepts = model.coef_, model.intercept_
-    if len(model.classes_) == 2:
-        coefficients, intercepts = np.vstack([-coefficients, coefficients]) / 2, np.hstack([-intercepts, intercepts]) / 2
-    weight, bias = np.zeros((count, width)), np.full(count, -1e4)
-    weight[model.classes_] = coefficients @ rescale / spread
-    bias[model.classes_] = intercepts - weight[model.classes_] @ centre
-    return weight.astype(np.float32), bias.astype(np.float32)
+    centre = features.mean(axis=(0, 1), dtype=np.float64)
+    apart = (features - features.mean(axis=1, keepdims=True)).reshape(-1, width)
+    values, vectors = np.linalg.eigh((apart.T @ apart).astype(np.float64) / len(apart))
+    values = values.clip(min=0)
+    matrix = (vectors * (values + max(float(values.mean()), 1e-12)) ** -0.5) @ vectors.T
+    flat = (features - centre.astype(np.float32)).reshape(-1, width) @ matrix.astype(np.float32)
+    spread = float(np.sqrt(flat.var(axis=0).mean())) or 1.0
+    return (flat / np.float32(spread)).reshape(pictures, views, width), matrix / spread, centre
+
+
+def _fit_path(
+    scaled: Features, classes: npt.NDArray[np.int64], count: int, penalties: Sequence[float]
+) -> list[tuple[Features, Features]]:
+    """(weight (K, F), bias (K,)) for each penalty, each fit starting from the one before."""
+    targets = np.repeat(classes, scaled.shape[1])
+    flat = scaled.reshape(len(targets), -1)
+    model = LogisticRegression(max_iter=300, tol=1e-4, warm_start=True)
+    found = []
+    for penalty in penalties:
+        model.set_params(C=1 / (penalty * len(targets))).fit(flat, targets)
+        coefficients, intercepts = model.coef_, model.intercept_
+        if len(model.classes_) == 2:
+            # With two classes scikit-learn keeps one row; a softmax needs both.
+            coefficients = np.vstack([-coefficients, coefficients]) / 2
+            intercepts = np.hstack([-intercepts, intercepts]) / 2
+        weight = np.zeros((count, flat.shape[1]), np.float32)
+        bias = np.full(count, NEVER, np.float32)
+        weight[model.classes_], bias[model.classes_] = coefficients, intercepts
+        found.append((weight, bias))
+    return found

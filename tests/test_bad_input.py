@@ -135,7 +135,19 @@ class TestScenes:
         Path("aoi.geojson").write_text("{]")
         assert_refused(*call(verb, "county.tif", tiny_bundle, "--aoi", "aoi.geojson"), "cannot be read as a vector")
 
-    @pytest.mark.parametrize(("option", "value"), [("--size", -5), ("--size", 0), ("--gsd", 0), ("--gsd", -1), ("--min-valid", 2), ("--crs", "EPSG:4326"), ("--crs", "nonsense"), ("--sensor", "nosuch")])
+    @pytest.mark.parametrize(
+        ("option", "value"),
+        [
+            ("--size", -5),
+            ("--size", 0),
+            ("--gsd", 0),
+            ("--gsd", -1),
+            ("--min-valid", 2),
+            ("--crs", "EPSG:4326"),
+            ("--crs", "nonsense"),
+            ("--sensor", "nosuch"),
+        ],
+    )
     def test_impossible_options(self, county, tiny_bundle, verb, option, value):
         assert_refused(*call(verb, "county.tif", tiny_bundle, option, value))
 
@@ -293,7 +305,10 @@ def test_disk_full(county, tiny_bundle, limit):
     assert len(gpd.read_file("out/county.gpkg")) == 6
 
 
-@pytest.mark.parametrize(("option", "value"), [("--batch-size", 0), ("--batch-size", -3), ("--readers", 0), ("--format", "docx"), ("--name", "a/b")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--batch-size", 0), ("--batch-size", -3), ("--readers", 0), ("--format", "docx"), ("--name", "a/b")],
+)
 def test_impossible_run_options(county, tiny_bundle, option, value):
     assert_refused(*geoclass("classify", "county.tif", "--model", tiny_bundle, option, value))
 

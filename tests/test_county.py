@@ -11,13 +11,13 @@ import rasterio
 from PIL import Image
 from rasterio.windows import from_bounds
 
-from geoclass.county import CLASS_NAMES, MARGIN_PX, County, make_county
+from geoclass.county.landscape import DEVELOPED, WATER, World, survey
+from geoclass.county.make import CLASS_NAMES, MARGIN_PX, County, make_county
+from geoclass.county.painting import paint, picture, survey_around
+from geoclass.county.site import COARSE_PX, Site, growth_for, place
 from geoclass.errors import ConfigError, GridError, OutputError
 from geoclass.grid import TileGrid, parse_crs
-from geoclass.landscape import DEVELOPED, WATER, World, survey
-from geoclass.painting import paint, picture, survey_around
 from geoclass.schemes import load_scheme
-from geoclass.site import COARSE_PX, Site, growth_for, place
 
 ROWS, COLUMNS, SIZE, SEED = 3, 4, 224, 8
 

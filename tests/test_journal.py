@@ -35,7 +35,7 @@ def test_a_part_comes_back_as_it_was(tmp_path, tiles, classified):
 def test_another_run_is_refused_and_restarted_on_demand(tmp_path):
     with Journal(tmp_path / ".x.journal", {"model": "abc", "inputs": "1"}) as journal:
         journal.write(0, part())
-    with pytest.raises(OutputError, match="other model.*--overwrite"):
+    with pytest.raises(OutputError, match=r"other model.*--overwrite"):
         Journal(tmp_path / ".x.journal", {"model": "def", "inputs": "1"})
     with Journal(tmp_path / ".x.journal", {"model": "def", "inputs": "1"}, restart=True) as journal:
         assert journal.done == set()

@@ -17,7 +17,7 @@ ORDER = [
     "blocks", "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.vector", "outputs.raster", "outputs.summary",
     "outputs.preview", "outputs.webmap", "results", "remap", "train", "doctor", "classify", "describe",
-    "landscape", "materials", "streets", "painting", "county", "demo", "cli",
+    "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",
@@ -40,7 +40,7 @@ def modules() -> dict[str, Path]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = "cli" if parts[0] == "cli" else ".".join(parts)
-        if name not in ("__init__", "__main__", "outputs.__init__"):
+        if name not in ("__init__", "__main__", "outputs.__init__", "county.__init__"):
             found[f"{name}:{path.name}"] = path
     return found
 

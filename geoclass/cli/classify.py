@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "--format", "formats", multiple=True, help="Also write parquet, fgb, geojson, pmtiles or csv; may be repeated."
 )
 @click.option("--batch-size", type=int, help="Tiles a batch.  [default: 32 on a CPU, 256 on CUDA]")
-@click.option("--readers", type=int, help="Threads that read ahead.  [default: 1 on a CPU, 8 on CUDA]")
+@click.option("--readers", type=int, help="Threads that read.  [default: one a core, at most 4; 8 on CUDA]")
 @device_option
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")

@@ -70,7 +70,7 @@ class World:
         column, row = i.astype(np.intp), j.astype(np.intp)
         north = self.chance(column, row, salt) * (1 - s) + self.chance(column + 1, row, salt) * s
         south = self.chance(column, row + 1, salt) * (1 - s) + self.chance(column + 1, row + 1, salt) * s
-        return 2 * (north * (1 - t) + south * t) - 1
+        return np.asarray(2 * (north * (1 - t) + south * t) - 1)
 
     def blobs(self, x: Floats, y: Floats, kind: Blobs) -> Floats:
         """Distance in px to the nearest rim of scattered round shapes, positive inside, never below -far_px."""
@@ -198,7 +198,7 @@ class Ground:
         wide, deep = self.parcels.wide[self.parcel], self.parcels.deep[self.parcel]
         radius = np.where(self.parcels.pivot, 0.49 * np.minimum(self.parcels.wide, self.parcels.deep), 1e4)
         a, b = self.across - 0.5 * wide, self.along - 0.5 * deep
-        return (radius.astype(np.float32)[self.parcel] - np.sqrt(a * a + b * b)).astype(np.float32)
+        return np.asarray(radius.astype(np.float32)[self.parcel] - np.sqrt(a * a + b * b), np.float32)
 
     @cached_property
     def farmyard(self) -> Flags:
@@ -255,7 +255,7 @@ def _lattice(
 
     def stretched(field: Singles) -> Singles:
         first = field[:-1, None, :]
-        return (first + (field[1:, None, :] - first) * part).reshape(-1, field.shape[1])
+        return np.asarray(first + (field[1:, None, :] - first) * part, np.float32).reshape(-1, field.shape[1])
 
     def draw(field: Floats) -> Singles:
         tall = stretched(field.astype(np.float32))[y - top * NODE_PX :][:height_px]

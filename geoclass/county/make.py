@@ -22,13 +22,13 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from .errors import ConfigError
-from .files import replacing, require_writable
-from .grid import IntArray, TileGrid, cells, parse_crs
+from ..errors import ConfigError
+from ..files import replacing, require_writable
+from ..grid import IntArray, TileGrid, cells, parse_crs
+from ..schemes import load_scheme
 from .landscape import CLASS_NAMES, HOMESTEAD, Bytes, World
 from .materials import BLOCK_PX, HALO_PX, Canvas
 from .painting import CROPS, crops, drawn, exposed, paint, survey_around
-from .schemes import load_scheme
 from .site import Counts, Site, choose, growth_for, place
 
 Progress = Callable[[str, int, int], None]

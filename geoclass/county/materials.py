@@ -116,7 +116,7 @@ def _filtered(random: np.random.Generator, *, slope: float, blur_px: float) -> S
     # Nothing slower than a sixteenth of the period: it would show where the pattern repeats.
     kept = (frequency * PERIOD_PX > 16) * np.exp(-((frequency * blur_px) ** 2) * 4)
     noise = np.fft.irfft2(spectrum * kept / np.maximum(frequency, 1 / PERIOD_PX) ** slope, s=(PERIOD_PX, PERIOD_PX))
-    return ((noise - noise.mean()) / noise.std()).astype(np.float32)
+    return np.asarray((noise - noise.mean()) / noise.std(), np.float32)
 
 
 class Canvas:

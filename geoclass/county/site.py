@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .errors import GridError
-from .grid import TileGrid, TileRange
+from ..errors import GridError
+from ..grid import TileGrid, TileRange
 from .landscape import CLASS_NAMES, DEVELOPED, Bytes, Ground, World, survey
 
 Counts = npt.NDArray[np.int64]
