@@ -111,7 +111,8 @@ def _read_picture(path: Path, size_px: int) -> tuple[Images | None, bool]:
     """(picture or None where it cannot be read, whether it was resized)."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
+            # Pillow opens 16-bit colour as RGB and keeps the high bytes: only the raw mode of its parts tells.
+            if image.mode.startswith(("I", "F")) or any(";16" in str(part[3]) for part in getattr(image, "tile", ())):
                 raise GeoclassError(
                     f"{path} is not an 8-bit picture; convert it with one fixed rule: gdal_translate -ot Byte -scale"
                 )

@@ -1,0 +1,165 @@
+"""The whole road on a county laid out of real labelled tiles, whose truth is known, and on variants of its file."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import rasterio
+import rasterio.shutil
+import shapely
+from conftest import missing
+from rasterio.enums import Resampling
+from rasterio.warp import calculate_default_transform, reproject
+from rasterio.windows import Window
+
+import geoclass
+from geoclass.results import read_result
+
+
+@pytest.fixture(scope="session")
+def county(test_data, tmp_path_factory) -> Path:
+    """A county of 24 × 32 cells and a bundle trained on the tiles that it does not use."""
+    tool = test_data.parent / "tools" / "make_county.py"
+    if not tool.is_file():
+        missing(f"{tool} is not there to lay out a county")
+    folder = tmp_path_factory.mktemp("county")
+    subprocess.run([sys.executable, str(tool), str(folder)], check=True, capture_output=True)
+    run = [sys.executable, "-m", "geoclass", "train", str(folder / "train"), "-o", str(folder / "m.pt")]
+    subprocess.run(run, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def result(county):
+    return geoclass.classify(county / "county_A.tif", county / "m.pt", out=county / "out")
+
+
+def test_accuracy_and_geometry_against_truth(county, result):
+    truth = gpd.read_file(county / "truth.gpkg")
+    found = gpd.read_file(county / "out" / "county_A.gpkg", layer="landcover")
+    assert len(found) == len(truth) == 768
+    assert result.labels.scheme.name == "rsscn7"
+    ours = {tuple(np.rint(shape.bounds).astype(int)): (shape, name) for shape, name in zip(found.geometry, found["class"], strict=True)}
+    right = 0
+    for shape, name in zip(truth.geometry, truth["class_A"], strict=True):
+        tile, said = ours[tuple(np.rint(shape.bounds).astype(int))]
+        assert shapely.hausdorff_distance(tile, shape) < 0.001
+        right += said == name
+    accuracy = right / len(truth)
+    assert accuracy >= 0.86, f"accuracy {accuracy:.3f}"
+
+
+def crop(source: Path, target: Path, x: int, y: int, width: int, height: int, **profile) -> Path:
+    with rasterio.open(source) as src:
+        window = Window(x, y, width, height)
+        merged = {**src.profile, "width": width, "height": height, "transform": src.window_transform(window), **profile}
+        with rasterio.open(target, "w", **merged) as dst:
+            dst.write(src.read(window=window))
+    return target
+
+
+def warp(source: Path, target: Path, crs: str) -> Path:
+    with rasterio.open(source) as src:
+        transform, width, height = calculate_default_transform(src.crs, crs, src.width, src.height, *src.bounds)
+        with rasterio.open(target, "w", **{**src.profile, "crs": crs, "transform": transform, "width": width, "height": height}) as dst:
+            for band in src.indexes:
+                reproject(rasterio.band(src, band), rasterio.band(dst, band), resampling=Resampling.bilinear)
+    return target
+
+
+def labels_of(result) -> dict[str, str]:
+    frame = result.to_gdf()
+    return dict(zip(frame["tile_id"], frame["class"], strict=True))
+
+
+def covered(outline: shapely.Geometry, result) -> set[str]:
+    frame = result.to_gdf()
+    return set(frame["tile_id"][shapely.covers(outline, frame.geometry.to_numpy())])
+
+
+def assert_agree(county: Path, result, inputs, least: float, outline: shapely.Geometry, **options) -> None:
+    """Tiles fully covered by `outline` keep their ids, and at least this share of their labels agrees."""
+    other = labels_of(geoclass.classify(inputs, county / "m.pt", **options))
+    first = labels_of(result)
+    whole = covered(outline, result)
+    assert len(whole) > 60
+    assert whole <= set(other), "a tile id is not the same"
+    agreement = np.mean([other[key] == first[key] for key in whole])
+    assert agreement >= least, f"{agreement:.3%} of {len(whole)} labels agree"
+
+
+# A corner of the county: 13 × 9 tiles and odd margins, so that the variants need not classify all of it.
+X, Y, WIDTH, HEIGHT = 33, 47, 13 * 224 + 97, 9 * 224 + 101
+
+
+@pytest.fixture(scope="module")
+def part(county, tmp_path_factory) -> tuple[Path, shapely.Geometry]:
+    path = crop(county / "county_A.tif", tmp_path_factory.mktemp("part") / "part.tif", X, Y, WIDTH, HEIGHT)
+    with rasterio.open(path) as dataset:
+        return path, shapely.box(*dataset.bounds)
+
+
+def test_cropped_by_an_odd_number_of_pixels(county, result, part):
+    assert_agree(county, result, part[0], 1.0, part[1])
+
+
+def test_striped(county, result, part, tmp_path):
+    path = tmp_path / "striped.tif"
+    rasterio.shutil.copy(part[0], path, driver="GTiff", tiled=False, blockysize=5)
+    assert_agree(county, result, path, 1.0, part[1])
+
+
+def test_jpeg_cog(county, result, part, tmp_path):
+    path = tmp_path / "cog.tif"
+    with rasterio.open(part[0]) as source:
+        options = {"driver": "COG", "compress": "JPEG", "quality": 90}
+        rasterio.shutil.copy(source, path, **options)
+    # JPEG moves 0, the no-data value, to its neighbours: a tile's label may then differ, its place may not.
+    assert_agree(county, result, path, 0.99, part[1])
+
+
+def test_in_degrees(county, result, part, tmp_path):
+    path = warp(part[0], tmp_path / "degrees.tif", "EPSG:4326")
+    inside = part[1].buffer(-3)
+    assert_agree(county, result, path, 0.99, inside, crs="EPSG:26919")
+
+
+def test_four_overlapping_quads_in_two_crss(county, result, part, tmp_path):
+    quads = []
+    for number, (x, y) in enumerate([(X, Y), (X + 1400, Y), (X, Y + 1000), (X + 1400, Y + 1000)]):
+        path = crop(county / "county_A.tif", tmp_path / f"q{number}.tif", x, y, WIDTH - 1400, HEIGHT - 1000)
+        quads.append(warp(path, tmp_path / f"w{number}.tif", "EPSG:26918") if number % 2 else path)
+    assert_agree(county, result, quads, 0.99, part[1].buffer(-3), crs="EPSG:26919")
+
+
+def test_python_result(county, result, tmp_path):
+    again = read_result(county / "out" / "county_A.gpkg")
+    assert np.array_equal(again.probabilities, result.labels.probabilities)
+    assert result.to_raster(tmp_path / "classes.tif").is_file()
+    with rasterio.open(tmp_path / "classes.tif") as dataset:
+        assert set(np.unique(dataset.read(1))) <= {0, 1, 2, 3, 4, 5, 6, 7}
+    page = result.explore().get_root().render()
+    assert "26919_224" in page
+    assert "https://cdn" not in page
+
+
+@pytest.mark.parametrize(
+    ("inputs", "sensor", "tiles"),
+    [
+        ("naip_1m/NAIP-VA-b*.tiff", "naip", 7),
+        ("naip_1m/m_360*.tif", "naip", 2),
+        ("naip_1m/m_3211605_ne_11_060_20200415.tif", "naip", 1),
+        ("sentinel2_l1c_T33UUU", "sentinel2-l1c", 21),
+    ],
+)
+def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, inputs, sensor, tiles):
+    for verb in ("tile", "classify"):
+        model = [] if verb == "tile" else ["--model", str(county / "m.pt")]
+        run = [sys.executable, "-m", "geoclass", verb, str(test_data / inputs), "--sensor", sensor, "-o", str(tmp_path), *model]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    (path,) = (path for path in tmp_path.glob("*.gpkg") if ".tiles" not in path.name)
+    assert len(gpd.read_file(path, layer="landcover")) == tiles
