@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ from .blocks import BlockPixels, TileBlock, read_ahead
 from .bundle import Bundle
 from .doctor import examine, refuse_unfit
 from .errors import GeoclassError, GridError, OutputError, SceneError
-from .files import require_absent, require_writable, write_errors
+from .files import require_absent, require_plain_name, require_writable, write_errors
 from .grid import AoiRule
 from .journal import Journal, Part
 from .labels import Labels
@@ -150,8 +150,7 @@ def run(plan: Plan, settings: Settings, progress: Progress | None = None) -> Res
 
 def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, progress: Progress | None) -> Result:
     started = perf_counter()
-    if re.search(r'[/\\:*?"<>|]', plan.name) or plan.name.startswith("."):
-        raise OutputError(f"{plan.name!r} cannot be the name of files; give a plain --name")
+    require_plain_name(plan.name)
     finals = _final_paths(plan, settings, out)
     _spare_inputs(plan, finals)
     require_writable(out)
@@ -283,11 +282,7 @@ def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, An
         "inputs": plan.mosaic.fingerprints(),
         "model": plan.bundle.digest,
         "grid": plan.grid.to_dict(),
-        "tiles": [
-            len(plan),
-            int(tiles.sum()),
-            int((tiles[0] * 31 + tiles[1] * 17).astype(np.uint64).sum() % (1 << 53)),
-        ],
+        "tiles": [len(plan), hashlib.blake2b(tiles.tobytes(), digest_size=16).hexdigest()],
         "min_valid": plan.min_valid,
         "sensor": plan.mosaic.sensor.model_dump(mode="json"),
         "batch_size": settings.batch_size,
@@ -308,6 +303,8 @@ def _final_paths(plan: Plan, settings: Settings, out: Path) -> list[Path]:
         "json",
         "html",
         "preview.tif",
+        "qml",
+        "tif.aux.xml",
         *(vector.FORMATS[name].lstrip(".") for name in settings.formats),
     ]
     return [out / f"{plan.name}.{suffix}" for suffix in suffixes]

@@ -23,6 +23,21 @@ Progress = Callable[[str, int, int], None]
 PURE = 0.8
 """A tile is called pure when this share of its ground has one class."""
 
+MADE = (
+    "README.md",
+    "m.pt",
+    "results",
+    "training",
+    "truth.gpkg",
+    "county_*",
+    "nlcd_*",
+    ".county_*",
+    ".nlcd_*",
+    ".truth*",
+    ".m-*",
+)
+"""What a demo's folder holds."""
+
 README = """# The geoclass demo: a synthetic county
 
 Nothing here is a real place. The county is drawn by geoclass from a seed, so that its true land cover is known
@@ -102,7 +117,7 @@ def demo(
         require_absent([out], overwrite)
         _clear(out)
     require_writable(out)
-    county = make_county(out, rows=rows, columns=columns, seed=seed, progress=progress)
+    county = make_county(out, rows=rows, columns=columns, seed=seed, tiles_per_class=40, progress=progress)
     bundle = train_to_file(county.training, out / "m.pt", gsd_m=county.grid.gsd_m, seed=seed, progress=progress)
     results: list[Result] = []
     for number, date in enumerate(county.dates):
@@ -145,9 +160,12 @@ def score(result: Result, county: County, date: str) -> Score:
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier demo. Only a folder that looks like one is removed: it must hold what the demo makes."""
-    if not (out / "m.pt").exists() and not (out / "results").exists():
+    """Remove an earlier demo, whole or interrupted: a folder in which everything is called as the demo calls it."""
+    if not out.is_dir() or not any(out.glob("county_*.tif")):
         raise GeoclassError(f"{out} is there but is no earlier demo; choose another folder with -o")
+    foreign = sorted(path.name for path in out.iterdir() if not any(path.match(known) for known in MADE))
+    if foreign:
+        raise GeoclassError(f"{out} holds {foreign[0]}, which the demo did not make; move it, or choose another -o")
     shutil.rmtree(out)
 
 

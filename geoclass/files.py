@@ -38,6 +38,12 @@ def require_absent(paths: list[Path], overwrite: bool) -> None:
         raise OutputError(f"{there[0]} exists and is kept; give --overwrite to replace it, or another -o or --name")
 
 
+def require_plain_name(name: str) -> None:
+    """Raise OutputError where `name` cannot be the start of file names."""
+    if re.search(r'[/\\:*?"<>|\x00-\x1f]', name) or name.startswith("."):
+        raise OutputError(f"{name!r} cannot be the name of files; give a plain --name")
+
+
 def require_writable(folder: Path) -> None:
     """Make `folder` and check that a file can be written in it. Raises OutputError."""
     probe = folder / f".geoclass-{secrets.token_hex(4)}"

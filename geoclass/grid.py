@@ -60,7 +60,7 @@ class TileRange:
 class TileGrid:
     """Squares of `size_px` pixels of `gsd_m` metres, anchored at the origin of `crs`.
 
-    `crs` must be projected; its axis unit need not be the metre (US survey feet work). Lengths with `_m` are
+    `crs` must be projected, and may be given as text (`EPSG:26919`); its axis unit need not be the metre (US survey feet work). Lengths with `_m` are
     metres, all other coordinates are CRS units.
     """
 
@@ -69,6 +69,8 @@ class TileGrid:
     gsd_m: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.crs, pyproj.CRS):
+            object.__setattr__(self, "crs", parse_crs(str(self.crs)))
         if not self.crs.is_projected:
             raise GridError(
                 f"the grid needs a projected CRS, not {self.crs.name!r}; give one with --crs, as in --crs EPSG:26919"

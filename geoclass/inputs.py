@@ -51,6 +51,8 @@ def find_scenes(
 
 def _expand(item: str) -> Iterable[str]:
     """Files and products that one input names, sorted."""
+    if not item:
+        raise SceneError("an input's name is empty; give a raster, a folder or a glob")
     if "://" in item or item.startswith("/vsi"):
         return [item]
     path = Path(item)

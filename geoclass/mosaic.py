@@ -143,9 +143,12 @@ def scene_centre(scene: Scene) -> tuple[float, float]:
     return float(longitude), float(latitude)
 
 
-def open_mosaic(inputs: Sequence[str | Path], sensor: Sensor | None = None, default: Sensor | None = None) -> Mosaic:
-    """The mosaic of all scenes that `inputs` name (see `inputs.find_scenes`). Raises SceneError."""
-    return Mosaic(tuple(find_scenes(inputs, sensor, default)))
+def open_mosaic(
+    inputs: str | Path | Sequence[str | Path], sensor: Sensor | None = None, default: Sensor | None = None
+) -> Mosaic:
+    """The mosaic of all scenes that `inputs`, one or several, name (see `inputs.find_scenes`). Raises SceneError."""
+    named = [inputs] if isinstance(inputs, str | Path) else inputs
+    return Mosaic(tuple(find_scenes(named, sensor, default)))
 
 
 class MosaicReader:

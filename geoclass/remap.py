@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .aoi import outlines_from_text, read_aoi
-from .errors import GeoclassError
+from .errors import GeoclassError, OutputError
 from .outputs.preview import read_preview
 from .outputs.webmap import write_map
 from .results import read_result
@@ -33,6 +33,8 @@ def remap(
         read_aoi(aoi, labels.grid.crs) if aoi else outlines_from_text(labels.info.get("aois", []), labels.grid.crs)
     )
     page = out or result.with_suffix(".html")
+    if page.resolve() in (result.resolve(), result.with_suffix(".preview.tif").resolve()):
+        raise OutputError(f"{page} is what the map is made from and would be replaced; give another -o")
     write_map(
         page,
         labels,

@@ -102,6 +102,11 @@ class Scene:
             raise SceneError(
                 f"{self.files[0]} has no CRS; assign the one it is in, as in: gdal_edit.py -a_srs EPSG:26919 {self.files[0]}"
             )
+        if not (self.crs.is_projected or self.crs.is_geographic):
+            raise SceneError(
+                f"{self.files[0]} is in {self.crs.name!r}, which has no known place on a map; assign the CRS it is really in, "
+                f"as in: gdal_edit.py -a_srs EPSG:26919 {self.files[0]}"
+            )
         if self.transform == Affine.identity():
             raise SceneError(
                 f"{self.files[0]} has no geotransform (its pixels have no place on the ground); "
@@ -149,9 +154,11 @@ def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
     if not dataset.crs:
         return None
     try:
-        return pyproj.CRS.from_user_input(dataset.crs)
+        crs = pyproj.CRS.from_user_input(dataset.crs)
     except pyproj.exceptions.CRSError:
         return None
+    # Heights have no part in where a tile lies: the same ground must get the same ids with and without them.
+    return crs.sub_crs_list[0] if crs.is_compound else crs
 
 
 def open_dataset(path: str) -> rasterio.DatasetReader:

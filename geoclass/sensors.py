@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +33,12 @@ class Scale(pydantic.BaseModel, frozen=True, extra="forbid"):
     low: float = 0.0
     high: float = 255.0
 
+    @pydantic.model_validator(mode="after")
+    def _has_range(self) -> Scale:
+        if not all(map(math.isfinite, (self.gain, self.offset, self.low, self.high))) or self.high == self.low:
+            raise ValueError("low and high must differ, and all numbers be finite")
+        return self
+
     def affine(self) -> tuple[float, float]:
         """(a, b) with brightness = clip(a × stored + b, 0, 255)."""
         slope = 255.0 / (self.high - self.low)
@@ -61,12 +68,15 @@ class Sensor(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     @pydantic.field_validator("file_pattern", "band_pattern", "date_pattern")
     @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
+    def _compiles(cls, value: str | None, info: pydantic.ValidationInfo) -> str | None:
         if value is not None:
             try:
-                re.compile(value)
+                groups = re.compile(value).groupindex
             except re.error as error:
                 raise ValueError(f"not a regular expression: {error}") from error
+            group = str(info.field_name).removesuffix("_pattern")
+            if group != "file" and group not in groups:
+                raise ValueError(f"no group (?P<{group}>…) in it")
         return value
 
     @property

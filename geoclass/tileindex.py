@@ -6,7 +6,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,20 @@ import pyogrio
 
 from .aoi import aoi_area
 from .blocks import BlockPixels, plan_blocks, read_ahead
+from .configs import validate
 from .errors import GridError, SceneError
 from .files import fingerprint, replacing
 from .grid import AoiRule, IntArray, TileGrid, cells
 from .inputs import find_scenes
 from .mosaic import Mosaic
-from .sensors import load_sensor
+from .sensors import Sensor
 
 INDEX_SUFFIX = ".tiles.gpkg"
 LAYER = "tiles"
 METADATA_KEY = "GEOCLASS_TILES"
 MIN_VALID = 0.5
+MOST_TILES = 100_000_000
+"""More tiles than this are a slip in --size or --gsd: a continent of 1 m imagery has fewer of 224 m."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,13 @@ def select_tiles(
             f"{mosaic.scenes[0].files[0]} measures {(right - left) * unit:.0f} x {(top - bottom) * unit:.0f} m, smaller than "
             f"one tile of {grid.side_m:g} m; give a larger scene, or smaller tiles with --size or --gsd"
         )
-    columns, rows = cells(grid.range_over(outline.bounds))
+    covered = grid.range_over(outline.bounds)
+    # By columns and rows: more than sys.maxsize tiles have no len().
+    if covered.columns * covered.rows > MOST_TILES:
+        raise GridError(
+            f"the scenes cover {covered.columns * covered.rows:.2g} tiles of {grid.side_m:g} m; give larger tiles with --size or --gsd"
+        )
+    columns, rows = cells(covered)
     if len(mosaic.scenes) > 1 or mosaic.scenes[0].rotated or mosaic.scenes[0].crs != grid.crs:
         keep = grid.select(outline, "touches", columns, rows)
         columns, rows = columns[keep], rows[keep]
@@ -166,7 +175,8 @@ def write_index(index: TileIndex, path: Path, mosaic: Mosaic, overwrite: bool = 
     base = path.resolve().parent
     info = {
         "grid": index.grid.to_dict(),
-        "sensor": mosaic.sensor.name,
+        "sensor": mosaic.sensor.model_dump(mode="json"),
+        "offsets": [scene.value_offset for scene in mosaic.scenes],
         "min_valid": index.min_valid,
         "below_min_valid": index.below_min_valid,
         "note": index.note,
@@ -207,6 +217,7 @@ def read_index(path: Path) -> tuple[TileIndex, Mosaic]:
         info: dict[str, Any] = json.loads(text)
         frame = pyogrio.read_dataframe(path, layer=LAYER)
         grid = TileGrid.from_dict(info["grid"])
+        files, inputs, made_with = info["files"], info["inputs"], info["offsets"]
     except (
         pyogrio.errors.DataSourceError,
         pyogrio.errors.DataLayerError,
@@ -216,10 +227,15 @@ def read_index(path: Path) -> tuple[TileIndex, Mosaic]:
         KeyError,
     ) as error:
         raise GridError(f"{path} is not a tile index of geoclass; make one with: geoclass tile SCENE") from error
-    found = {name: _locate(path, name, entry) for name, entry in info["files"].items()}
-    sensor = load_sensor(info["sensor"])
-    names = list(dict.fromkeys(found.get(item, item) for group in info["inputs"] for item in group))
-    mosaic = Mosaic(tuple(find_scenes(names, sensor)))
+    found = {name: _locate(path, name, entry) for name, entry in files.items()}
+    # The sensor itself and the offsets: a user's .toml may be elsewhere by now, and a product's metadata are not read.
+    sensor = validate(Sensor, info["sensor"], str(path))
+    names = list(dict.fromkeys(found.get(item, item) for group in inputs for item in group))
+    scenes = find_scenes(names, sensor)
+    if len(scenes) != len(made_with):
+        raise GridError(f"{path} was made of other scenes than are there now; run geoclass tile again with --overwrite")
+    offsets = zip(scenes, made_with, strict=True)
+    mosaic = Mosaic(tuple(replace(scene, value_offset=float(offset)) for scene, offset in offsets))
     kept = {key: info[key] for key in ("name", "date", "aoi", "aoi_rule") if info.get(key) is not None}
     index = TileIndex(
         grid,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image, UnidentifiedImageError
+from scipy.special import logsumexp
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
@@ -22,7 +24,8 @@ from torch import nn
 from . import __version__, backbones
 from .bundle import Bundle, BundleMeta, State, class_position, now, save_bundle
 from .errors import GeoclassError
-from .files import require_absent
+from .files import require_absent, require_writable
+from .predict import keep_large_buffers
 from .schemes import ClassScheme, load_scheme, scheme_for_names
 from .sensors import Sensor, load_sensor, require_bands
 
@@ -33,9 +36,9 @@ Features = npt.NDArray[np.float32]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
 BANDS = ("red", "green", "blue")
 MOST_UNREADABLE = 0.05
-VIEWS = 4
+VIEWS = 8
 PENALTIES = (0.3, 0.1, 0.03)  # from the strongest, where the fit is quickest to find
-FOLDS = 4
+FOLDS = 3
 NEVER = -1e4  # the logit of a class of the scheme that has no tiles
 
 
@@ -193,6 +196,7 @@ def train(
 def train_to_file(folder: Path, out: Path, *, overwrite: bool = False, **options: Any) -> Bundle:
     """`train`, written to `out`. An existing file is found before the work, not after it. Raises OutputError besides."""
     require_absent([out], overwrite)
+    require_writable(Path(out).parent)
     meta, state = train(folder, **options)
     return save_bundle(out, meta, state, overwrite)
 
@@ -201,6 +205,41 @@ def _brightness(pictures: Images) -> tuple[tuple[float, ...], ...]:
     """For each band the shares of 32 equal steps of brightness, as `BundleMeta.brightness` has them."""
     counts = [np.bincount(pictures[:, ::4, ::4, band].ravel() // 8, minlength=32) for band in range(3)]
     return tuple(tuple(float(f"{share:.6g}") for share in count / count.sum()) for count in counts)
+
+
+def views_of(pictures: Images) -> list[torch.Tensor]:
+    """VIEWS renderings of each picture (N, H, W, 3) that show the same ground, each (N, 3, H, W) in 0–255.
+
+    Turned by 0, 90, 180 and 270 degrees, since from above there is no upright; moved by half a pixel either way, as any
+    resampling may; stored as JPEG of quality 75, as imagery often is; and through pixels of another shape, as when
+    imagery comes in degrees. What differs between them is not land cover.
+    """
+    upright = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    turned = [torch.rot90(upright, turn, (2, 3)) for turn in range(4)]
+    return [*turned, _moved(turned[0]), _moved(turned[1]), _as_jpeg(pictures), _reshaped(turned[0])]
+
+
+def _moved(pictures: torch.Tensor) -> torch.Tensor:
+    padded = nn.functional.pad(pictures.float(), (0, 1, 0, 1), mode="replicate")
+    return nn.functional.avg_pool2d(padded, 2, 1)
+
+
+def _as_jpeg(pictures: Images, quality: int = 75) -> torch.Tensor:
+    stored = []
+    for picture in pictures:
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+        with Image.open(buffer) as image:
+            stored.append(np.array(image))
+    return torch.from_numpy(np.stack(stored)).permute(0, 3, 1, 2)
+
+
+def _reshaped(pictures: torch.Tensor, across: float = 0.84, down: float = 1.13) -> torch.Tensor:
+    """Through pixels `across` × `down` times as large, which is what 1 m pixels are in degrees at 42° north."""
+    high, wide = pictures.shape[-2:]
+    size = (max(1, round(high / down)), max(1, round(wide / across)))
+    between = nn.functional.interpolate(pictures.float(), size=size, mode="bilinear")
+    return nn.functional.interpolate(between, size=(high, wide), mode="bilinear")
 
 
 @torch.inference_mode()
@@ -213,20 +252,21 @@ def extract_features(
     batch_size: int = 32,
     progress: Progress | None = None,
 ) -> Features:
-    """(N, VIEWS, F) features of each picture turned by 0, 90, 180 and 270 degrees: from above there is no upright."""
+    """(N, VIEWS, F) features of pictures (N, H, W, 3), one for each of `views_of`; the first is the picture as it is."""
+    keep_large_buffers()
     size = pictures.shape[1]
-    frozen = backbones.fuse(backbones.feature_network(network), torch.zeros(2, 3, size, size))
-    frozen = frozen.to(torch.device(device)).to(memory_format=torch.channels_last)
+    frozen = backbones.place(
+        backbones.fuse(backbones.feature_network(network), torch.zeros(2, 3, size, size)), torch.device(device)
+    )
     mean = torch.tensor(norm.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(norm.std, device=device).view(1, 3, 1, 1)
     found = []
     for start in range(0, len(pictures), batch_size):
-        values = torch.from_numpy(pictures[start : start + batch_size]).to(device).permute(0, 3, 1, 2).float()
-        batch = (values - mean) / std
-        turned = [
-            torch.rot90(batch, turn, (2, 3)).contiguous(memory_format=torch.channels_last) for turn in range(VIEWS)
+        views = [
+            ((view.to(device).float() - mean) / std).contiguous(memory_format=torch.channels_last)
+            for view in views_of(pictures[start : start + batch_size])
         ]
-        found.append(torch.stack([frozen(view) for view in turned], dim=1).float().cpu())
+        found.append(torch.stack([frozen(view) for view in views], dim=1).float().cpu())
         if progress:
             progress("features", min(len(pictures), start + batch_size), len(pictures))
     return np.asarray(torch.cat(found).numpy())
@@ -250,16 +290,19 @@ def fit_head(features: Features, classes: npt.NDArray[np.int64], count: int, *, 
     mean covariance of views about their picture's mean, features are multiplied by (S + tr(S)/F I)^-1/2, which is
     within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a picture for a class.
     Then multinomial logistic regression with penalty λ/2 |W|² beside the mean log loss. Both fold into one layer.
-    Folds are stratified and keep the views of a picture together; accuracy is that of one view a picture. The rescaling
-    knows no labels and is taken from all pictures at once.
+    Folds are stratified and keep the views of a picture together; the penalty of the least log loss is taken, on one view
+    a picture, and the accuracy recorded is of one view too. The rescaling knows no labels and is taken from all pictures
+    at once.
     """
     scaled, matrix, centre = _rescaled(features)
     folds = min(FOLDS, int(np.bincount(classes).min(initial=len(classes), where=np.bincount(classes) > 0)))
-    right = np.zeros(len(PENALTIES))
+    right, loss = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
     for fit, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(scaled, classes):
         for k, (weight, bias) in enumerate(_fit_path(scaled[fit], classes[fit], count, PENALTIES)):
-            right[k] += ((scaled[test, 0] @ weight.T + bias).argmax(axis=1) == classes[test]).sum()
-    best = int(right.argmax())
+            logits = scaled[test, 0] @ weight.T + bias
+            right[k] += (logits.argmax(axis=1) == classes[test]).sum()
+            loss[k] += (logsumexp(logits, axis=1) - logits[np.arange(len(test)), classes[test]]).sum()
+    best = int(loss.argmin())
     weight, bias = _fit_path(scaled, classes, count, PENALTIES[best : best + 1])[0]
     folded = weight.astype(np.float64) @ matrix
     offset = bias - folded @ centre

@@ -42,7 +42,10 @@ def test_accuracy_and_geometry_against_truth(county, result):
     found = gpd.read_file(county / "out" / "county_A.gpkg", layer="landcover")
     assert len(found) == len(truth) == 768
     assert result.labels.scheme.name == "rsscn7"
-    ours = {tuple(np.rint(shape.bounds).astype(int)): (shape, name) for shape, name in zip(found.geometry, found["class"], strict=True)}
+    ours = {
+        tuple(np.rint(shape.bounds).astype(int)): (shape, name)
+        for shape, name in zip(found.geometry, found["class"], strict=True)
+    }
     right = 0
     for shape, name in zip(truth.geometry, truth["class_A"], strict=True):
         tile, said = ours[tuple(np.rint(shape.bounds).astype(int))]
@@ -64,7 +67,9 @@ def crop(source: Path, target: Path, x: int, y: int, width: int, height: int, **
 def warp(source: Path, target: Path, crs: str) -> Path:
     with rasterio.open(source) as src:
         transform, width, height = calculate_default_transform(src.crs, crs, src.width, src.height, *src.bounds)
-        with rasterio.open(target, "w", **{**src.profile, "crs": crs, "transform": transform, "width": width, "height": height}) as dst:
+        with rasterio.open(
+            target, "w", **{**src.profile, "crs": crs, "transform": transform, "width": width, "height": height}
+        ) as dst:
             for band in src.indexes:
                 reproject(rasterio.band(src, band), rasterio.band(dst, band), resampling=Resampling.bilinear)
     return target
@@ -158,7 +163,18 @@ def test_python_result(county, result, tmp_path):
 def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, inputs, sensor, tiles):
     for verb in ("tile", "classify"):
         model = [] if verb == "tile" else ["--model", str(county / "m.pt")]
-        run = [sys.executable, "-m", "geoclass", verb, str(test_data / inputs), "--sensor", sensor, "-o", str(tmp_path), *model]
+        run = [
+            sys.executable,
+            "-m",
+            "geoclass",
+            verb,
+            str(test_data / inputs),
+            "--sensor",
+            sensor,
+            "-o",
+            str(tmp_path),
+            *model,
+        ]
         done = subprocess.run(run, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     (path,) = (path for path in tmp_path.glob("*.gpkg") if ".tiles" not in path.name)

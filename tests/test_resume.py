@@ -18,7 +18,19 @@ KILLS = 6
 
 
 def command(bundle: Path, out: str) -> list[str]:
-    return [sys.executable, "-m", "geoclass", "classify", "scene.tif", "--model", str(bundle), "-o", out, "--format", "csv"]
+    return [
+        sys.executable,
+        "-m",
+        "geoclass",
+        "classify",
+        "scene.tif",
+        "--model",
+        str(bundle),
+        "-o",
+        out,
+        "--format",
+        "csv",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +43,9 @@ def here(tmp_path_factory, tiny_bundle) -> Path:
 
 
 def assert_same(here: Path, name: str) -> None:
-    whole, other = (pyogrio.read_dataframe(here / folder / "scene.gpkg", layer="landcover") for folder in ("whole", name))
+    whole, other = (
+        pyogrio.read_dataframe(here / folder / "scene.gpkg", layer="landcover") for folder in ("whole", name)
+    )
     assert len(whole) == 289
     assert whole.equals(other)
     assert (here / "whole" / "scene.csv").read_bytes() == (here / name / "scene.csv").read_bytes()
@@ -89,7 +103,9 @@ def test_killed_while_outputs_are_moved_into_place(here, tiny_bundle):
 
 
 def test_ctrl_c_says_how_to_resume(here, tiny_bundle):
-    run = subprocess.Popen(command(tiny_bundle, "stopped"), cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    run = subprocess.Popen(
+        command(tiny_bundle, "stopped"), cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     wait_for("stopped/.scene.journal/part-*", here, run)
     run.send_signal(signal.SIGINT)
     _, said = run.communicate(timeout=120)

@@ -10,13 +10,22 @@ import pytest
 import rasterio
 import torch
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from geoclass import backbones
 from geoclass.bundle import load_bundle
 from geoclass.errors import BundleError, ConfigError, GeoclassError, OutputError
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
-from geoclass.train import VIEWS, extract_features, fit_head, read_class_folders, train, train_to_file
+from geoclass.train import (
+    VIEWS,
+    extract_features,
+    fit_head,
+    read_class_folders,
+    train,
+    train_to_file,
+    views_of,
+)
 
 MODULE = sys.modules["geoclass.train"]  # `geoclass.train` is the function
 SIZE_PX = 64
@@ -161,21 +170,33 @@ class TestReading:
 
 
 class TestFeatures:
-    def test_views_are_the_four_turns(self):
-        """An unfused network given each turned picture by itself must say the same."""
-        network = backbones.build("efficientnet_lite0", classes=3)
+    @pytest.fixture
+    def pictures(self) -> np.ndarray:
         rng = np.random.default_rng(1)
-        pictures = np.stack([texture(kind, rng) for kind in TEXTURES])
+        return np.stack([texture(kind, rng) for kind in TEXTURES])
+
+    def test_views_show_the_same_ground(self, pictures):
+        views = views_of(pictures)
+        assert len(views) == VIEWS
+        for turn in range(4):
+            assert np.array_equal(views[turn].permute(0, 2, 3, 1).numpy(), np.rot90(pictures, turn, (1, 2)))
+        for view in views:
+            assert view.shape == (3, 3, SIZE_PX, SIZE_PX)
+            assert float(view.min()) >= 0 and float(view.max()) <= 255
+            means = view.float().mean((2, 3)).numpy()
+            assert means == pytest.approx(pictures.mean((1, 2)), abs=4)
+
+    def test_each_view_has_its_own_features(self, pictures):
+        """An unfused network given each view by itself must say the same, whatever the batches."""
+        network = backbones.build("efficientnet_lite0", classes=3)
         norm = backbones.normalisation("efficientnet_lite0")
         seen: list[tuple[str, int, int]] = []
         found = extract_features(network, pictures, norm, batch_size=2, progress=lambda *step: seen.append(step))
         assert found.shape == (3, VIEWS, 1280) and found.dtype == np.float32
         plain = backbones.feature_network(network)
-        for turn in range(VIEWS):
-            turned = np.rot90(pictures, turn, (1, 2)).copy()
-            x = (torch.from_numpy(turned).permute(0, 3, 1, 2).float() - 127) / 128
+        for k, view in enumerate(views_of(pictures)):
             with torch.inference_mode():
-                assert np.allclose(found[:, turn], plain(x).numpy(), atol=1e-3)
+                assert np.allclose(found[:, k], plain((view.float() - 127) / 128).numpy(), atol=1e-3)
         assert seen == [("features", 2, 3), ("features", 3, 3)]
 
 
@@ -205,16 +226,17 @@ class TestHead:
         head = fit_head(features, np.tile(np.arange(2), 40), 2)
         assert head.accuracy < 0.7
 
-    def test_two_classes_make_an_honest_softmax(self):
-        """Of two equal normal clouds the log odds are linear with a known slope."""
+    def test_two_classes_make_the_same_probabilities_as_a_plain_logistic_regression(self):
+        """With one feature the rescaling is a standardisation; the penalty is the one that it says it chose."""
         rng = np.random.default_rng(4)
-        classes = np.repeat([0, 1], 4000)
-        points = rng.normal(0, 1, (8000, 1, 1)) + classes[:, None, None]
-        head = fit_head(points.astype(np.float32), classes, 2)
-        slope = float(head.weight[1, 0] - head.weight[0, 0])
-        crossing = -float(head.bias[1] - head.bias[0]) / slope
-        assert crossing == pytest.approx(0.5, abs=0.08)
-        assert 0.6 < slope <= 1.1  # 1 without a penalty, which only shrinks it
+        classes = np.repeat([0, 1], 400)
+        points = (rng.normal(0, 3, 800) + 4 * classes + 20).astype(np.float32)
+        head = fit_head(points[:, None, None], classes, 2)
+        standard = ((points - points.mean()) / points.std())[:, None]
+        plain = LogisticRegression(C=1 / (head.penalty * len(points)), tol=1e-8).fit(standard, classes)
+        ours = torch.from_numpy(points[:, None] @ head.weight.T + head.bias).softmax(1).numpy()
+        assert ours == pytest.approx(plain.predict_proba(standard), abs=0.01)
+        assert ours.std() > 0.1
 
     def test_a_class_of_the_scheme_without_tiles_is_never_said(self):
         features, classes = clouds(30, 3, seed=5)

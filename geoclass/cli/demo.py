@@ -16,7 +16,9 @@ from .options import console, overwrite_option, progress_bar
 )
 @click.option("--rows", type=int, default=24, show_default=True, help="Height of the county in tiles.")
 @click.option("--columns", type=int, default=32, show_default=True, help="Width of the county in tiles.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Another seed is another county.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Another seed is another county."
+)
 @overwrite_option
 @click.pass_context
 def command(ctx: click.Context, out: str, rows: int, columns: int, seed: int, overwrite: bool) -> None:

@@ -29,7 +29,9 @@ from .options import console, device_option, overwrite_option, progress_bar
 @click.option(
     "--scheme", help="Class scheme: nlcd6, eurosat10, …, or a .toml file.  [default: told from the folders' names]"
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of everything random."
+)
 @device_option
 @overwrite_option
 @click.pass_context
