@@ -96,6 +96,10 @@ def assert_agree(county: Path, result, inputs, least: float, outline: shapely.Ge
     assert agreement >= least, f"{agreement:.3%} of {len(whole)} labels agree"
 
 
+# Recompressed and resampled copies are other pixels, and a tile near the border of two classes may cross it. 97 to 99 %
+# were measured (docs/benchmarks.md); with some 110 tiles one tile is 0.9 %.
+RESAMPLED = 0.95
+
 # A corner of the county: 13 × 9 tiles and odd margins, so that the variants need not classify all of it.
 X, Y, WIDTH, HEIGHT = 33, 47, 13 * 224 + 97, 9 * 224 + 101
 
@@ -123,13 +127,13 @@ def test_jpeg_cog(county, result, part, tmp_path):
         options = {"driver": "COG", "compress": "JPEG", "quality": 90}
         rasterio.shutil.copy(source, path, **options)
     # JPEG moves 0, the no-data value, to its neighbours: a tile's label may then differ, its place may not.
-    assert_agree(county, result, path, 0.99, part[1])
+    assert_agree(county, result, path, RESAMPLED, part[1])
 
 
 def test_in_degrees(county, result, part, tmp_path):
     path = warp(part[0], tmp_path / "degrees.tif", "EPSG:4326")
     inside = part[1].buffer(-3)
-    assert_agree(county, result, path, 0.99, inside, crs="EPSG:26919")
+    assert_agree(county, result, path, RESAMPLED, inside, crs="EPSG:26919")
 
 
 def test_four_overlapping_quads_in_two_crss(county, result, part, tmp_path):
@@ -137,7 +141,7 @@ def test_four_overlapping_quads_in_two_crss(county, result, part, tmp_path):
     for number, (x, y) in enumerate([(X, Y), (X + 1400, Y), (X, Y + 1000), (X + 1400, Y + 1000)]):
         path = crop(county / "county_A.tif", tmp_path / f"q{number}.tif", x, y, WIDTH - 1400, HEIGHT - 1000)
         quads.append(warp(path, tmp_path / f"w{number}.tif", "EPSG:26918") if number % 2 else path)
-    assert_agree(county, result, quads, 0.99, part[1].buffer(-3), crs="EPSG:26919")
+    assert_agree(county, result, quads, RESAMPLED, part[1].buffer(-3), crs="EPSG:26919")
 
 
 def test_python_result(county, result, tmp_path):
