@@ -25,7 +25,7 @@ from .bundle import Bundle
 from .doctor import examine, refuse_unfit
 from .errors import GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
-from .grid import AoiRule
+from .grid import AoiRule, bounding_range
 from .journal import Journal, Part
 from .labels import Labels
 from .outputs import preview, raster, summary, vector, webmap
@@ -154,6 +154,8 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
     finals = _final_paths(plan, settings, out)
     _spare_inputs(plan, finals)
     require_writable(out)
+    # Found out now, not after hours of classifying.
+    webmap.require_drawable(bounding_range(plan.columns, plan.rows))
     folder = out / f".{plan.name}.journal"
     if not (folder / "publishing").exists():
         require_absent(finals, settings.overwrite)

@@ -175,12 +175,14 @@ class Journal:
 
     def discard(self) -> None:
         """Remove the journal; the run is finished."""
-        self._lock.release()
+        if os.name == "nt":  # where a folder with an open file cannot be renamed
+            self._lock.release()
         # One rename makes it disappear at once; what a kill leaves of the removal is cleared by the next run.
         gone = self.folder.with_name(f"{self.folder.name}.done-{os.getpid()}")
         with suppress(OSError):
             self.folder.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
+        self._lock.release()
 
     def _clear_leftovers(self) -> None:
         for path in self.folder.parent.glob(f"{self.folder.name}.done-*"):

@@ -23,6 +23,7 @@ from PIL import Image
 
 from ..errors import OutputError
 from ..files import replacing
+from ..grid import TileRange
 from ..labels import Labels
 from .colours import reader_colours
 from .lattice import Lattice
@@ -135,7 +136,7 @@ def build_map(
     Raises OutputError if there are no tiles, they lie too far apart for a canvas, or beyond 85° of latitude.
     """
     require_tiles(labels, PurePath("the map"))
-    _require_drawable(labels)
+    require_drawable(labels.range)
     info = plain(labels.info)
     heading = title or str(info.get("name") or "") or "Land cover"
     synthetic = bool(info.get("synthetic"))
@@ -188,8 +189,8 @@ def write_map(
 # ---- what the page holds
 
 
-def _require_drawable(labels: Labels) -> None:
-    tiles = labels.range
+def require_drawable(tiles: TileRange) -> None:
+    """Raise OutputError for a range of tiles that is too large for a canvas."""
     if len(tiles) > MAX_CELLS or max(tiles.columns, tiles.rows) > MAX_SIDE:
         raise OutputError(
             f"the map cannot draw tiles spread over {tiles.columns} × {tiles.rows} places (at most {MAX_CELLS:,}); "
