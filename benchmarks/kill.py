@@ -72,7 +72,9 @@ def main() -> None:
 
 
 def compare(here: Path) -> None:
-    whole, killed = (pyogrio.read_dataframe(here / name / "scene.gpkg", layer="landcover") for name in ("whole", "killed"))
+    whole, killed = (
+        pyogrio.read_dataframe(here / name / "scene.gpkg", layer="landcover") for name in ("whole", "killed")
+    )
     assert whole.equals(killed), "GeoPackages differ"
     assert (here / "whole/scene.csv").read_bytes() == (here / "killed/scene.csv").read_bytes(), "CSV files differ"
     for name in ("scene.tif", "scene.preview.tif"):
