@@ -104,8 +104,8 @@ def _adapt_first_convolution(network: nn.Module, bands: int) -> None:
                 bands,
                 module.out_channels,
                 module.kernel_size,  # type: ignore[arg-type]  # always a pair here
-                module.stride,  # type: ignore[arg-type]
-                module.padding,  # type: ignore[arg-type]
+                module.stride,  # type: ignore[arg-type]  # likewise
+                module.padding,  # type: ignore[arg-type]  # likewise
                 bias=module.bias is not None,
             )
             parent, _, leaf = name.rpartition(".")

@@ -26,7 +26,7 @@ from .doctor import examine, refuse_unfit
 from .errors import GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
 from .grid import AoiRule, bounding_range
-from .journal import Journal, Part
+from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .outputs import preview, raster, summary, vector, webmap
 from .plan import Plan, make_plan
@@ -157,7 +157,7 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
     # Found out now, not after hours of classifying.
     webmap.require_drawable(bounding_range(plan.columns, plan.rows))
     folder = out / f".{plan.name}.journal"
-    if not (folder / "publishing").exists():
+    if not began_publishing(folder):
         require_absent(finals, settings.overwrite)
     blocks = plan.blocks()
     with Journal(folder, _manifest(plan, settings, thumbnail_px), restart=settings.overwrite) as journal:

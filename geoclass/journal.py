@@ -151,10 +151,6 @@ class Journal:
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise OutputError(f"{path} is damaged; remove {self.folder} and run the command again") from error
 
-    def publishing(self) -> bool:
-        """Whether an earlier run of the same command had begun to move its outputs into place."""
-        return (self.folder / "publishing").exists()
-
     def stage(self) -> Path:
         """An empty folder for outputs in the making, on the same disk as their place."""
         folder = self.folder / "stage"
@@ -193,6 +189,11 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def began_publishing(folder: Path) -> bool:
+    """Whether the run of the journal in `folder` had begun to move its outputs into place: those there are its own."""
+    return (folder / "publishing").exists()
 
 
 def _flat(column: Any, dtype: type) -> npt.NDArray[Any]:
