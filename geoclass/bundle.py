@@ -1,7 +1,7 @@
 """Model bundles: one file of tensors and plain values, from which nothing is ever executed.
 
-`m.pt` is a torch zip with two entries: `meta`, a JSON text (see `BundleMeta`), and `state`, the network's tensors by
-name. It is read with `torch.load(weights_only=True)`, first onto the meta device, so that shapes are checked before
+`m.pt` is a torch zip of `meta`, a JSON text (see `BundleMeta`), `state`, the network's tensors by name, the digest of
+all, and where the head is a random forest its skops archive as a tensor of bytes (see `forest`). It is read with `torch.load(weights_only=True)`, first onto the meta device, so that shapes are checked before
 anything is allocated.
 """
 
@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from . import __version__, backbones
 from .configs import validate
 from .errors import BundleError, ConfigError
 from .files import replacing
-from .schemes import ClassScheme, load_scheme, scheme_for_names
+from .schemes import ClassScheme, class_position, load_scheme, scheme_for_names
 from .sensors import Sensor, load_sensor
 
 FORMAT: Final = "geoclass-bundle"
@@ -41,7 +40,10 @@ FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """What a bundle says of itself. `mean` and `std` (a number a band) are on the 0–255 brightness scale.
 
-    `brightness` holds, for each band, the shares of 32 equal steps of brightness in the training tiles.
+    `brightness` holds, for each band, the shares of 32 equal steps of brightness in the training tiles. `input_px` is
+    the side that tiles are resampled to before the network, where that is not `size_px`; `views` the number of turned
+    and mirrored views of a tile over which answers are averaged; `projection` the number of outputs of the network that
+    a forest reads, where the head is one; `training_tiles` the perceptual hashes of the tiles trained on.
     """
 
     format: Literal["geoclass-bundle"] = FORMAT
@@ -56,6 +58,10 @@ class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     std: tuple[float, ...]
     brightness: tuple[tuple[float, ...], ...] | None = None
     temperature: float = pydantic.Field(default=1.0, gt=0)
+    input_px: int | None = pydantic.Field(default=None, ge=1, le=4096)
+    views: int = pydantic.Field(default=1, ge=1, le=8)
+    projection: int | None = pydantic.Field(default=None, ge=2, le=65536)
+    training_tiles: str = ""
     training: dict[str, Any] = {}
     created: str
     geoclass_version: str
@@ -75,11 +81,12 @@ class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: what it says of itself, its tensors, and the digest of both."""
+    """A loaded bundle: what it says of itself, its tensors, the digest of all, and the forest that is its head, if any."""
 
     meta: BundleMeta
     state: State
     digest: str
+    forest: bytes | None = None
 
     def network(self) -> nn.Module:
         """The network in evaluation mode, float32 on the CPU: (N, bands, H, W) normalised brightness → logits."""
@@ -95,12 +102,13 @@ class Bundle:
 
 
 def _skeleton(meta: BundleMeta) -> nn.Module:
-    return backbones.build(meta.backbone, classes=len(meta.scheme), bands=len(meta.bands), weights=None)
+    outputs = meta.projection or len(meta.scheme)
+    return backbones.build(meta.backbone, classes=outputs, bands=len(meta.bands), weights=None)
 
 
-def digest_of(meta: BundleMeta, state: Mapping[str, torch.Tensor]) -> str:
+def digest_of(meta: BundleMeta, state: Mapping[str, torch.Tensor], forest: bytes | None = None) -> str:
     """A hash of everything in a bundle."""
-    digest = hashlib.blake2b(_canonical(meta).encode(), digest_size=16)
+    digest = hashlib.blake2b(_canonical(meta).encode() + (forest or b""), digest_size=16)
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -112,14 +120,24 @@ def _canonical(meta: BundleMeta) -> str:
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
 
 
-def save_bundle(path: Path, meta: BundleMeta, state: Mapping[str, torch.Tensor], overwrite: bool = False) -> Bundle:
+def save_bundle(
+    path: Path,
+    meta: BundleMeta,
+    state: Mapping[str, torch.Tensor],
+    overwrite: bool = False,
+    *,
+    forest: bytes | None = None,
+) -> Bundle:
     """Write a bundle to `path` (.pt), whole or not at all. Raises OutputError."""
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    bundle = Bundle(meta, plain, digest_of(meta, plain))
+    bundle = Bundle(meta, plain, digest_of(meta, plain, forest), forest)
+    parts = {"meta": _canonical(meta), "state": plain, "digest": bundle.digest}
+    if forest is not None:
+        parts["forest"] = torch.frombuffer(bytearray(forest), dtype=torch.uint8)
     with replacing(Path(path), overwrite) as temporary:
         # Through memory: torch's own writer hides a full disk behind a RuntimeError about positions in the zip.
         buffer = io.BytesIO()
-        torch.save({"meta": _canonical(meta), "state": plain, "digest": bundle.digest}, buffer)
+        torch.save(parts, buffer)
         temporary.write_bytes(buffer.getbuffer())
     return bundle
 
@@ -133,19 +151,21 @@ def load_bundle(path: str | Path) -> Bundle:
     _check_shapes(path, meta, outline["state"], size)
     contents = _read(path, "cpu")
     state = dict(contents["state"])
-    for name, tensor in state.items():
+    head = {"forest": contents["forest"]} if "forest" in contents else {}
+    for name, tensor in {**state, **head}.items():
         if tensor.device.type != "cpu":
             raise BundleError(
                 f"{path}: tensor {name!r} has no data in the file; make the bundle again with geoclass train"
             )
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {name!r} holds NaN or infinity; the training failed, train again")
-    digest = digest_of(meta, state)
+    forest = contents["forest"].numpy().tobytes() if "forest" in contents else None
+    digest = digest_of(meta, state, forest)
     if contents.get("digest") != digest:
         raise BundleError(
             f"{path} has been changed or damaged since it was written (its hash does not fit); fetch it again"
         )
-    return Bundle(meta, state, digest)
+    return Bundle(meta, state, digest, forest)
 
 
 def _check_zip(path: Path) -> int:
@@ -200,7 +220,9 @@ def _check_outline(path: Path, contents: Any) -> BundleMeta:
         raise BundleError(
             f"{path} is a plain state dict, not a bundle; wrap it: geoclass models import {path} --arch NAME --classes A,B,C -o m.pt"
         )
-    if set(contents) != {"meta", "state", "digest"} or not isinstance(contents["state"], dict):
+    whole = set(contents) - {"forest"} == {"meta", "state", "digest"} and isinstance(contents["state"], dict)
+    forest = contents.get("forest", torch.zeros(0, dtype=torch.uint8))
+    if not whole or not isinstance(forest, torch.Tensor) or not _is_bytes(forest):
         raise BundleError(f"{path} has other parts than a bundle's; make one with geoclass train")
     try:
         values = json.loads(contents["meta"])
@@ -214,9 +236,19 @@ def _check_outline(path: Path, contents: Any) -> BundleMeta:
     if not all(isinstance(t, torch.Tensor) and isinstance(k, str) for k, t in contents["state"].items()):
         raise BundleError(f"{path} is refused: its state holds more than tensors; make it again with geoclass train")
     try:
-        return validate(BundleMeta, values, str(path))
+        meta = validate(BundleMeta, values, str(path))
     except ConfigError as error:
         raise BundleError(f"{error}; make the bundle again with geoclass train") from error
+    if (meta.projection is None) != ("forest" not in contents):
+        raise BundleError(f"{path} names a forest and holds none, or the reverse; make it again with geoclass train")
+    return meta
+
+
+def _is_bytes(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is a plain row of bytes: one that repeats a byte by its strides could be of any size."""
+    return (
+        tensor.dtype == torch.uint8 and tensor.ndim == 1 and tensor.layout == torch.strided and tensor.is_contiguous()
+    )
 
 
 def _check_shapes(path: Path, meta: BundleMeta, outline: Mapping[str, torch.Tensor], size: int) -> None:
@@ -307,14 +339,6 @@ def _ordered_scheme(names: Sequence[str]) -> ClassScheme:
         raise BundleError(f"--classes {','.join(names)} names one class twice; give each once")
     ordered = tuple(found.classes[position] for position in positions if position is not None)
     return found.model_copy(update={"classes": ordered})
-
-
-def class_position(scheme: ClassScheme, name: str) -> int | None:
-    """Where `scheme` has the class called `name`, spelled just so, or else letter case, spaces and punctuation aside."""
-    if name in scheme.names:
-        return scheme.names.index(name)
-    folded = [re.sub(r"[^a-z0-9]", "", known.lower()) for known in (*scheme.names, name)]
-    return folded.index(folded[-1]) if folded[-1] and folded[-1] in folded[:-1] else None
 
 
 def import_to_file(weights: Path, out: Path, *, arch: str, overwrite: bool = False, **options: Any) -> Bundle:

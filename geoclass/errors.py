@@ -34,3 +34,11 @@ class OutputError(GeoclassError):
 
 class UnfitError(GeoclassError):
     """The doctor found the scene, the bundle or the machine unfit for the run."""
+
+
+class EvaluationError(GeoclassError):
+    """Labels, tiles or models that cannot be compared."""
+
+
+class DatasetError(GeoclassError):
+    """Labels or labelled tiles that cannot be used."""

@@ -14,6 +14,7 @@ from .blocks import TileBlock, plan_blocks
 from .bundle import Bundle, load_bundle
 from .errors import GridError, SceneError
 from .grid import AoiRule, IntArray, TileGrid, parse_crs
+from .history.registry import resolve
 from .mosaic import Mosaic, open_mosaic
 from .sensors import Sensor, load_sensor, require_bands
 from .tileindex import INDEX_SUFFIX, MIN_VALID, build_index, check_fraction, read_index, select_tiles
@@ -85,7 +86,7 @@ def make_plan(
     one, else the scenes' own, and its CRS the scenes' or their UTM zone. Raises GeoclassError of every kind that bad
     inputs call for.
     """
-    bundle = model if isinstance(model, Bundle) else load_bundle(Path(model))
+    bundle = model if isinstance(model, Bundle) else load_bundle(resolve(model))
     if min_valid is not None:
         check_fraction("--min-valid", min_valid)
     indexes = [item for item in inputs if str(item).endswith(INDEX_SUFFIX)]

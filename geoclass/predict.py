@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
 
-from . import backbones
+from . import backbones, forest
 from .bundle import Bundle
+from .datasets.tileset import TileSet
 from .errors import UnfitError
 from .labels import ByteArray, FloatArray
 from .reader import Pixels
 from .sensors import Sensor
+from .views import dihedral
 
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
+SHOWN_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,60 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
+class Answers(nn.Module):
+    """A bundle's whole way from brightness to answers, as one network.
+
+    Takes brightness (N, bands, H, W) in 0–255 and gives logits (N, K), divided by the bundle's temperature; where the
+    head is a forest, the (N, P) numbers that the forest reads. Tiles are resampled to the network's input side,
+    normalised in place (the brightness given is overwritten: a copy would cost as much as a layer), and answers
+    averaged over the bundle's views.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        meta = bundle.meta
+        self.side_px = meta.input_px or meta.size_px
+        self.views = meta.views
+        self.temperature = 1.0 if bundle.forest is not None else meta.temperature
+        self.network = backbones.fuse(bundle.network(), torch.zeros(2, len(meta.bands), self.side_px, self.side_px))
+        self.mean, self.std = meta.mean, meta.std
+
+    def forward(self, brightness: torch.Tensor) -> torch.Tensor:
+        x = resampled(brightness, self.side_px)
+        for band, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
+            x[:, band].sub_(mean).div_(std)
+        views = dihedral(x, self.views)
+        answers = [self.network(view.contiguous(memory_format=torch.channels_last)).float() for view in views]
+        return (answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)) / self.temperature
+
+
+def resampled(tiles: torch.Tensor, side_px: int) -> torch.Tensor:
+    """Tiles (N, C, H, W) as (N, C, side, side), averaged where they shrink."""
+    if tiles.shape[-1] == side_px and tiles.shape[-2] == side_px:
+        return tiles
+    return nn.functional.interpolate(tiles, size=(side_px, side_px), mode="bilinear", antialias=True)
+
+
+def brightness_of(batch: Pixels, sensor: Sensor, device: torch.device) -> torch.Tensor:
+    """(N, C, H, W) float32 brightness in 0–255 on the device; stored numbers travel there, not floats."""
+    if batch.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
+        batch = batch.astype(np.float32)
+    values = torch.from_numpy(batch).to(device).to(torch.float32)
+    scale, offset = sensor.scale.affine()
+    if batch.dtype == np.uint8 and (scale, offset) == (1.0, 0.0):
+        return values
+    return values.mul_(scale).add_(offset).clamp_(0, 255)
+
+
+def shown(tiles: TileSet) -> Iterator[npt.NDArray[np.uint8]]:
+    """Each tile as (H, W, 3) uint8 brightness of its first three bands."""
+    for start in range(0, len(tiles), SHOWN_AT_ONCE):
+        at = np.arange(start, min(len(tiles), start + SHOWN_AT_ONCE))
+        brightness = brightness_of(tiles.read(at), tiles.sensor, torch.device("cpu")).round().to(torch.uint8)
+        bands = [min(k, brightness.shape[1] - 1) for k in range(3)]
+        yield from np.ascontiguousarray(brightness[:, bands].permute(0, 2, 3, 1).numpy())
+
+
 class Predictor:
     """A bundle's network made ready for a device: convolutions fused with their normalisation, channels last.
 
@@ -70,12 +129,13 @@ class Predictor:
         self.thumbnail_px = thumbnail_px
         meta = bundle.meta
         bands = len(meta.bands)
-        network = bundle.network()
-        example = torch.zeros(2, bands, meta.size_px, meta.size_px)
-        self.network = backbones.place(backbones.fuse(network, example), device)
-        self.scale, self.offset = sensor.scale.affine()
-        self.mean, self.std = meta.mean, meta.std
+        self.answers = backbones.place(Answers(bundle), device)
+        self.forest = None
+        if bundle.forest is not None:
+            fit = {"inputs": meta.projection, "classes": len(meta.scheme)}
+            self.forest = forest.load_forest(bundle.forest, "the bundle", **fit)
         self.temperature = meta.temperature
+        self.sensor = sensor
         names = list(meta.bands)
         rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
         self.rgb = rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)]
@@ -92,7 +152,7 @@ class Predictor:
         while at < len(tiles):
             part = tiles[at : at + self.batch_size]
             try:
-                brightness = self._brightness(np.stack(part))
+                brightness = brightness_of(np.stack(part), self.sensor, self.device)
                 thumbnails[at : at + len(part)] = self._thumbnails(brightness)
                 probabilities[at : at + len(part)] = self._probabilities(brightness)
             except torch.cuda.OutOfMemoryError:
@@ -104,15 +164,6 @@ class Predictor:
             at += len(part)
         return Prediction(probabilities, thumbnails, perf_counter() - start)
 
-    def _brightness(self, batch: Pixels) -> torch.Tensor:
-        """(N, C, H, W) float32 brightness in 0–255 on the device; stored numbers travel there, not floats."""
-        if batch.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
-            batch = batch.astype(np.float32)
-        values = torch.from_numpy(batch).to(self.device).to(torch.float32)
-        if batch.dtype == np.uint8 and (self.scale, self.offset) == (1.0, 0.0):
-            return values
-        return values.mul_(self.scale).add_(self.offset).clamp_(0, 255)
-
     def _thumbnails(self, brightness: torch.Tensor) -> ByteArray:
         # Every step-th pixel will do for a picture this small, and costs a fraction.
         step = max(1, min(4, brightness.shape[-1] // (2 * self.thumbnail_px)))
@@ -120,12 +171,12 @@ class Predictor:
         return np.asarray(small.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
 
     def _probabilities(self, brightness: torch.Tensor) -> FloatArray:
-        for band in range(brightness.shape[1]):
-            brightness[:, band].sub_(self.mean[band]).div_(self.std[band])
-        x = brightness.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            logits = self.network(x)
-        return np.asarray(torch.softmax(logits.float() / self.temperature, dim=1).cpu().numpy())
+            answers = self.answers(brightness)
+        if self.forest is not None:
+            shares = forest.probabilities(self.forest, answers.float().cpu().numpy(), self.classes)
+            answers = torch.from_numpy(shares).log() / self.temperature
+        return np.asarray(torch.softmax(answers.float(), dim=1).cpu().numpy())
 
 
 def keep_large_buffers() -> None:

@@ -124,5 +124,13 @@ def scheme_for_names(names: Sequence[str]) -> ClassScheme:
         raise ConfigError(f"class folders {', '.join(ordered)}: {error.errors()[0]['msg']}") from error
 
 
+def class_position(scheme: ClassScheme, name: str) -> int | None:
+    """Where `scheme` has the class called `name`, spelled just so, or else letter case, spaces and punctuation aside."""
+    if name in scheme.names:
+        return scheme.names.index(name)
+    folded = [_folded(known) for known in (*scheme.names, name)]
+    return folded.index(folded[-1]) if folded[-1] and folded[-1] in folded[:-1] else None
+
+
 def _folded(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())

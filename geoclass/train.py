@@ -1,13 +1,10 @@
-"""Train the default head: a linear classifier on a backbone's frozen features, folded into its last layer."""
+"""From labelled tiles to a model bundle: a head on frozen features, or a fine-tuned network."""
 
 from __future__ import annotations
 
-import io
-from collections import Counter
+import hashlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,331 +12,408 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image, UnidentifiedImageError
-from scipy.special import logsumexp
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
+from scipy.special import softmax
+from sklearn.model_selection import train_test_split
 from torch import nn
 
 from . import __version__, backbones
-from .bundle import Bundle, BundleMeta, State, class_position, now, save_bundle
-from .errors import GeoclassError
+from .bundle import Bundle, BundleMeta, State, now, save_bundle
+from .datasets.duplicates import dhashes, pack_hashes
+from .datasets.store import read_tiles
+from .datasets.tileset import TRAIN, VALIDATION, TileSet
+from .errors import DatasetError, GeoclassError
+from .evaluation.metrics import expected_calibration_error, fit_temperature
 from .files import require_absent, require_writable
-from .predict import keep_large_buffers
-from .schemes import ClassScheme, load_scheme, scheme_for_names
-from .sensors import Sensor, load_sensor, require_bands
+from .forest import dump_forest
+from .history.record import flat, read_record, record_path
+from .history.runs import start_run
+from .learning.features import extract_features
+from .learning.finetune import Epoch, Recipe, finetune
+from .learning.heads import KINDS, Labelled, fit_head, random_accuracy
+from .outputs.curves import write_curves
+from .predict import brightness_of, choose_device, shown
+from .schemes import ClassScheme, load_scheme
+from .sensors import Sensor, load_sensor
+from .views import TURNS
 
 Progress = Callable[[str, int, int], None]
-Images = npt.NDArray[np.uint8]
-Features = npt.NDArray[np.float32]
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
-BANDS = ("red", "green", "blue")
-MOST_UNREADABLE = 0.05
-VIEWS = 8
-PENALTIES = (0.3, 0.1, 0.03)  # from the strongest, where the fit is quickest to find
-FOLDS = 3
-NEVER = -1e4  # the logit of a class of the scheme that has no tiles
+HEADS = (*KINDS, "finetune")
+VALIDATION_SHARE = 0.1
+"""Share of the tiles held out to judge a fine-tuning, where the data have no validation split."""
+LEAST_HALVED_PX = 160
 
 
 @dataclass(frozen=True)
-class LabelledTiles:
-    """N pictures of `size_px` (N, H, W, 3) uint8, the class index of each (N,), and what was skipped or resized."""
+class Trained:
+    """A bundle's parts, and for a fine-tuned network what was known after every epoch."""
 
-    pictures: Images
-    classes: npt.NDArray[np.int64]
-    scheme: ClassScheme
-    skipped: tuple[str, ...] = ()
-    resized: int = 0
+    meta: BundleMeta
+    state: State
+    forest: bytes | None = None
+    history: tuple[Epoch, ...] = ()
+
+    def save(self, path: str | Path, overwrite: bool = False) -> Bundle:
+        """Write the bundle. Raises OutputError."""
+        return save_bundle(Path(path), self.meta, self.state, overwrite, forest=self.forest)
 
 
-def read_class_folders(folder: str | Path, size_px: int = 224, scheme: ClassScheme | None = None) -> LabelledTiles:
-    """Read a folder that holds a folder of pictures for each class.
+@dataclass(frozen=True)
+class Method:
+    """What is trained and how.
 
-    Without `scheme` a shipped one that has all the folders' names is taken, else one is made of them. Grey, palette,
-    CMYK and transparent pictures become RGB; other sizes are resized. Pictures that cannot be read are skipped and
-    counted. Raises GeoclassError where there are fewer than two classes with two pictures, where more than 5 % cannot
-    be read, and for 16-bit pictures, whose scale is not known.
+    `input_px` is the side to which tiles are resampled, `views` the number of turned and mirrored views whose answers
+    are averaged. Without them the default backbone sees tiles at half their size from four sides, which costs what one
+    look at full size does and answers more steadily (docs/design/resampling.md); others see them once, at full size.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise GeoclassError(f"no such folder: {folder}; give a folder that holds a folder of pictures for each class")
-    groups = {
-        path.name: sorted(item for item in path.iterdir() if item.suffix.lower() in SUFFIXES)
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")
-    }
-    if len(groups) < 2:
-        raise GeoclassError(
-            f"{folder} holds {len(groups)} class folders; training needs two or more, each named as its class"
-        )
-    empty = [name for name, files in groups.items() if len(files) < 2]
-    if empty:
-        raise GeoclassError(
-            f"class folder {folder / empty[0]} holds fewer than 2 pictures; add some, or remove the folder"
-        )
-    chosen = scheme or scheme_for_names(list(groups))
-    index = {name: _position(name, chosen, folder) for name in groups}
-    named = [(path, index[name]) for name, files in groups.items() for path in files]
-    with ThreadPoolExecutor(4) as pool:
-        read = list(pool.map(partial(_read_picture, size_px=size_px), [path for path, _ in named]))
-    skipped = tuple(str(path) for (path, _), (picture, _) in zip(named, read, strict=True) if picture is None)
-    if len(skipped) > MOST_UNREADABLE * len(named):
-        raise GeoclassError(
-            f"{len(skipped)} of {len(named)} pictures cannot be read, first {skipped[0]}; mend or remove them"
-        )
-    kept = [(picture, label) for (picture, _), (_, label) in zip(read, named, strict=True) if picture is not None]
-    counts = Counter(label for _, label in kept)
-    few = [chosen.names[label] for label in set(index.values()) if counts[label] < 2]
-    if few:
-        raise GeoclassError(f"class {few[0]} of {folder} has fewer than 2 pictures that can be read; add some")
-    return LabelledTiles(
-        np.stack([picture for picture, _ in kept]),
-        np.array([label for _, label in kept], np.int64),
-        chosen,
-        skipped,
-        sum(changed for picture, changed in read if picture is not None),
-    )
 
+    head: str = "logistic"
+    backbone: str = backbones.DEFAULT
+    weights: str | Path | None = "pretrained"
+    input_px: int | None = None
+    views: int | None = None
+    soft: bool = False
+    class_weights: bool = False
+    sample_share: float = 1.0
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
 
-def _position(name: str, scheme: ClassScheme, folder: Path) -> int:
-    position = class_position(scheme, name)
-    if position is None:
-        known = ", ".join(scheme.names)
-        raise GeoclassError(f"{folder / name} is no class of scheme {scheme.name!r} ({known}); rename or remove it")
-    return position
+    def __post_init__(self) -> None:
+        if self.head not in HEADS:
+            raise GeoclassError(f"unknown head {self.head!r}; choose one of {', '.join(HEADS)}")
+        if self.views is not None and not 1 <= self.views <= 8:
+            raise GeoclassError(f"--views is {self.views}; give 1 to 8")
+        if not 0 < self.sample_share <= 1:
+            raise GeoclassError(f"--sample-frac is {self.sample_share}; give a share above 0, up to 1")
+        if self.input_px is not None and self.input_px < 1:
+            raise GeoclassError(f"--input-size is {self.input_px}; give the side in pixels, 1 or more")
 
-
-def _read_picture(path: Path, size_px: int) -> tuple[Images | None, bool]:
-    """(picture or None where it cannot be read, whether it was resized)."""
-    try:
-        with Image.open(path) as image:
-            # Pillow opens 16-bit colour as RGB and keeps the high bytes: only the raw mode of its parts tells.
-            if image.mode.startswith(("I", "F")) or any(";16" in str(part[3]) for part in getattr(image, "tile", ())):
-                raise GeoclassError(
-                    f"{path} is not an 8-bit picture; convert it with one fixed rule: gdal_translate -ot Byte -scale"
-                )
-            rgb = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return None, False
-    resized = rgb.size != (size_px, size_px)
-    if resized:
-        rgb = rgb.resize((size_px, size_px), Image.Resampling.BILINEAR)
-    return np.asarray(rgb), resized
+    def settled(self, size_px: int) -> Method:
+        """The same method with its input side and number of views decided, for tiles of `size_px`."""
+        halved = self.backbone == backbones.DEFAULT and self.input_px is None and size_px >= LEAST_HALVED_PX
+        side = self.input_px or (size_px // 2 if halved else size_px)
+        return replace(self, input_px=side, views=self.views or (TURNS if halved else 1))
 
 
 def train(
-    folder: str | Path,
+    data: str | Path | TileSet,
+    method: Method | None = None,
     *,
-    backbone: str = backbones.DEFAULT,
-    weights: str | Path = "pretrained",
-    sensor: Sensor | str | Path = "rgb8",
+    sensor: Sensor | str | Path | None = None,
+    bands: Sequence[str] | None = None,
     scheme: ClassScheme | str | Path | None = None,
-    size_px: int = 224,
+    size_px: int | None = None,
     gsd_m: float | None = None,
-    seed: int = 0,
     device: str = "cpu",
+    checkpoint: Path | None = None,
+    cache: bool = True,
     progress: Progress | None = None,
-) -> tuple[BundleMeta, State]:
-    """Train on class folders; see the module's head for the method. Raises GeoclassError of every fitting kind."""
+    on_epoch: Callable[[Epoch], None] | None = None,
+    **options: Any,
+) -> Trained:
+    """Train on a dataset folder, class folders or a tile set; `options` are fields of `Method`.
+
+    Heads are fitted to the tiles of split train and calibrated on those held out in turn; a fine-tuning is judged and
+    calibrated on split validation, or where there is none on a tenth of the tiles. Tiles of split test are not looked
+    at. Raises GeoclassError of every fitting kind.
+    """
     start = perf_counter()
-    if size_px < 1 or (gsd_m is not None and not gsd_m > 0):
+    method = replace(method or Method(), **options)
+    if (size_px is not None and size_px < 1) or (gsd_m is not None and not gsd_m > 0):
         raise GeoclassError(f"tiles of {size_px} px at {gsd_m} m cannot be; give --size and --gsd above 0")
     with torch.device("meta"):  # an unknown name is told before the pictures are read
-        backbones.classifier_name(backbones.build(backbone, classes=2, weights=None))
-    chosen = scheme if isinstance(scheme, ClassScheme) or scheme is None else load_scheme(scheme)
-    imagery = sensor if isinstance(sensor, Sensor) else load_sensor(sensor)
-    require_bands(imagery, BANDS, str(folder))
-    tiles = read_class_folders(folder, size_px, chosen)
-    norm = backbones.normalisation(backbone)
-    network = backbones.build(backbone, classes=len(tiles.scheme), weights=weights)
-    backbones.require_size(network, backbone, len(BANDS), size_px)
-    features = extract_features(network, tiles.pictures, norm, device=device, progress=progress)
-    if progress:
-        progress("fitting", 0, 1)
-    head = fit_head(features, tiles.classes, len(tiles.scheme), seed=seed)
-    if progress:
-        progress("fitting", 1, 1)
-    backbones.set_classifier(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
-    counts = np.bincount(tiles.classes, minlength=len(tiles.scheme))
-    record: dict[str, Any] = {
-        "source": Path(folder).resolve().name,
-        "tiles": int(counts.sum()),
-        "tiles_per_class": {name: int(count) for name, count in zip(tiles.scheme.names, counts, strict=True)},
+        backbones.classifier_name(backbones.build(method.backbone, classes=2, weights=None))
+    where = choose_device(device)
+    tiles = (
+        data
+        if isinstance(data, TileSet)
+        else read_for_training(data, sensor=sensor, bands=bands, scheme=scheme, size_px=size_px, gsd_m=gsd_m)
+    )
+    tiles = _sampled(_weighted(tiles, method), method)
+    method = method.settled(tiles.size_px)
+    side, views = method.input_px or tiles.size_px, method.views or 1
+    norm = backbones.normalisation(method.backbone, len(tiles.bands))
+    network = backbones.build(
+        method.backbone, classes=len(tiles.scheme), bands=tiles.bands, weights=method.weights, seed=method.seed
+    )
+    backbones.require_size(network, method.backbone, len(tiles.bands), side)
+    work = _Work(tiles, method, network, norm, str(where), cache, checkpoint, progress, on_epoch)
+    fitted = _finetuned(work) if method.head == "finetune" else _headed(work)
+    fitting = tiles.of(TRAIN)
+    record = {
+        "source": tiles.source,
+        "tiles": len(fitting),
+        "tiles_per_class": fitting.counts(),
+        "fingerprint": tiles.fingerprint(),
         "skipped": len(tiles.skipped),
         "resized": tiles.resized,
-        "head": "logistic regression on frozen features",
-        "views": VIEWS,
-        "penalty": head.penalty,
-        "cross_validated_accuracy": round(head.accuracy, 4),
-        "folds": head.folds,
-        "seed": seed,
+        "method": _plain(method),
+        **fitted.record,
         "seconds": round(perf_counter() - start, 1),
     }
     meta = BundleMeta(
-        backbone=backbone,
+        backbone=method.backbone,
         scheme=tiles.scheme,
-        sensor=imagery,
-        bands=BANDS,
-        size_px=size_px,
-        gsd_m=gsd_m,
+        sensor=tiles.sensor,
+        bands=tiles.bands,
+        size_px=tiles.size_px,
+        gsd_m=tiles.gsd_m,
         mean=norm.mean,
         std=norm.std,
-        brightness=_brightness(tiles.pictures),
+        brightness=_brightness(fitting),
+        temperature=fitted.temperature,
+        input_px=None if side == tiles.size_px else side,
+        views=views,
+        projection=fitted.projection,
+        training_tiles=pack_hashes(dhashes(shown(fitting))),
         training=record,
         created=now(),
         geoclass_version=__version__,
     )
-    return meta, dict(network.state_dict())
+    return Trained(meta, fitted.state, fitted.forest, fitted.history)
 
 
-def train_to_file(folder: Path, out: Path, *, overwrite: bool = False, **options: Any) -> Bundle:
-    """`train`, written to `out`. An existing file is found before the work, not after it. Raises OutputError besides."""
-    require_absent([out], overwrite)
-    require_writable(Path(out).parent)
-    meta, state = train(folder, **options)
-    return save_bundle(out, meta, state, overwrite)
-
-
-def _brightness(pictures: Images) -> tuple[tuple[float, ...], ...]:
-    """For each band the shares of 32 equal steps of brightness, as `BundleMeta.brightness` has them."""
-    counts = [np.bincount(pictures[:, ::4, ::4, band].ravel() // 8, minlength=32) for band in range(3)]
-    return tuple(tuple(float(f"{share:.6g}") for share in count / count.sum()) for count in counts)
-
-
-def views_of(pictures: Images) -> list[torch.Tensor]:
-    """VIEWS renderings of each picture (N, H, W, 3) that show the same ground, each (N, 3, H, W) in 0–255.
-
-    Turned by 0, 90, 180 and 270 degrees, since from above there is no upright; moved by half a pixel either way, as any
-    resampling may; stored as JPEG of quality 75, as imagery often is; and through pixels of another shape, as when
-    imagery comes in degrees. What differs between them is not land cover.
-    """
-    upright = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-    turned = [torch.rot90(upright, turn, (2, 3)) for turn in range(4)]
-    return [*turned, _moved(turned[0]), _moved(turned[1]), _as_jpeg(pictures), _reshaped(turned[0])]
-
-
-def _moved(pictures: torch.Tensor) -> torch.Tensor:
-    padded = nn.functional.pad(pictures.float(), (0, 1, 0, 1), mode="replicate")
-    return nn.functional.avg_pool2d(padded, 2, 1)
-
-
-def _as_jpeg(pictures: Images, quality: int = 75) -> torch.Tensor:
-    stored = []
-    for picture in pictures:
-        buffer = io.BytesIO()
-        Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
-        with Image.open(buffer) as image:
-            stored.append(np.array(image))
-    return torch.from_numpy(np.stack(stored)).permute(0, 3, 1, 2)
-
-
-def _reshaped(pictures: torch.Tensor, across: float = 0.84, down: float = 1.13) -> torch.Tensor:
-    """Through pixels `across` × `down` times as large, which is what 1 m pixels are in degrees at 42° north."""
-    high, wide = pictures.shape[-2:]
-    size = (max(1, round(high / down)), max(1, round(wide / across)))
-    between = nn.functional.interpolate(pictures.float(), size=size, mode="bilinear")
-    return nn.functional.interpolate(between, size=(high, wide), mode="bilinear")
-
-
-@torch.inference_mode()
-def extract_features(
-    network: nn.Module,
-    pictures: Images,
-    norm: backbones.Normalisation,
+def train_to_file(
+    data: str | Path,
+    out: str | Path,
     *,
-    device: str = "cpu",
-    batch_size: int = 32,
-    progress: Progress | None = None,
-) -> Features:
-    """(N, VIEWS, F) features of pictures (N, H, W, 3), one for each of `views_of`; the first is the picture as it is."""
-    keep_large_buffers()
-    size = pictures.shape[1]
-    frozen = backbones.place(
-        backbones.fuse(backbones.feature_network(network), torch.zeros(2, 3, size, size)), torch.device(device)
-    )
-    mean = torch.tensor(norm.mean, device=device).view(1, 3, 1, 1)
-    std = torch.tensor(norm.std, device=device).view(1, 3, 1, 1)
-    found = []
-    for start in range(0, len(pictures), batch_size):
-        views = [
-            ((view.to(device).float() - mean) / std).contiguous(memory_format=torch.channels_last)
-            for view in views_of(pictures[start : start + batch_size])
-        ]
-        found.append(torch.stack([frozen(view) for view in views], dim=1).float().cpu())
-        if progress:
-            progress("features", min(len(pictures), start + batch_size), len(pictures))
-    return np.asarray(torch.cat(found).numpy())
+    overwrite: bool = False,
+    track: bool = False,
+    tracking_uri: str | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+    **options: Any,
+) -> Bundle:
+    """`train`, written to `out`, with the run's record beside it. Raises OutputError besides.
+
+    An existing file is found before the work, not after it. A fine-tuning leaves its state beside `out` after every
+    epoch, and the same command continues it if it is interrupted; its curves go to `m.training.png`. With `track`, or a
+    `tracking_uri`, the run goes to MLflow too.
+    """
+    out = Path(out)
+    require_absent([out], overwrite)
+    require_writable(out.parent)
+    checkpoint = out.with_name(f".{out.stem}.partial")
+    parameters = {"data": str(data), **_told(options)}
+    facts = {"path": Path(data).resolve().name}
+    resume = checkpoint.is_file() and _same_run(out, parameters)
+    with start_run(
+        out, parameters, facts, tracking_uri, track=track, device=options.get("device"), resume=resume
+    ) as run:
+
+        def noted(epoch: Epoch) -> None:
+            run.log_metrics({name: value for name, value in epoch.items() if name != "epoch"}, int(epoch["epoch"]))
+            if on_epoch:
+                on_epoch(epoch)
+
+        trained = train(data, checkpoint=checkpoint, on_epoch=noted, **options)
+        bundle = trained.save(out, overwrite)
+        checkpoint.unlink(missing_ok=True)
+        record = bundle.meta.training
+        run.record.dataset.update({name: record[name] for name in ("tiles", "tiles_per_class", "fingerprint")})
+        run.record.parameters.update(flat(record["method"]))
+        if record.get("note"):
+            run.note(record["note"])
+        if trained.history:
+            run.log_plot(write_curves(trained.history, out.with_name(f"{out.stem}.training.png")))
+        run.finish(out, bundle.digest, {name: value for name, value in record.items() if isinstance(value, float)})
+    return bundle
+
+
+def _same_run(out: Path, parameters: dict[str, Any]) -> bool:
+    """Whether the run recorded beside `out` was started with the same parameters."""
+    try:
+        return read_record(record_path(out)).parameters == flat(parameters)
+    except GeoclassError:
+        return False
+
+
+def _told(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as plain values for the record."""
+    method = options.get("method")
+    rest = {
+        name: str(value) for name, value in options.items() if name not in ("method", "progress") and value is not None
+    }
+    return {**(_plain(method) if isinstance(method, Method) else {}), **rest}
 
 
 @dataclass(frozen=True)
-class Head:
-    """A linear layer: `weight` (K, F), `bias` (K,), the penalty it was fitted with and its cross-validated accuracy."""
-
-    weight: Features
-    bias: Features
-    penalty: float
-    accuracy: float
-    folds: int
-
-
-def fit_head(features: Features, classes: npt.NDArray[np.int64], count: int, *, seed: int = 0) -> Head:
-    """Fit a linear classifier to (N, V, F) features of V views a picture, with the penalty chosen by cross-validation.
-
-    Features are first rescaled so that directions in which the views of one picture differ count for less: with S the
-    mean covariance of views about their picture's mean, features are multiplied by (S + tr(S)/F I)^-1/2, which is
-    within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a picture for a class.
-    Then multinomial logistic regression with penalty λ/2 |W|² beside the mean log loss. Both fold into one layer.
-    Folds are stratified and keep the views of a picture together; the penalty of the least log loss is taken, on one view
-    a picture, and the accuracy recorded is of one view too. The rescaling knows no labels and is taken from all pictures
-    at once.
-    """
-    scaled, matrix, centre = _rescaled(features)
-    folds = min(FOLDS, int(np.bincount(classes).min(initial=len(classes), where=np.bincount(classes) > 0)))
-    right, loss = np.zeros(len(PENALTIES)), np.zeros(len(PENALTIES))
-    for fit, test in StratifiedKFold(folds, shuffle=True, random_state=seed).split(scaled, classes):
-        for k, (weight, bias) in enumerate(_fit_path(scaled[fit], classes[fit], count, PENALTIES)):
-            logits = scaled[test, 0] @ weight.T + bias
-            right[k] += (logits.argmax(axis=1) == classes[test]).sum()
-            loss[k] += (logsumexp(logits, axis=1) - logits[np.arange(len(test)), classes[test]]).sum()
-    best = int(loss.argmin())
-    weight, bias = _fit_path(scaled, classes, count, PENALTIES[best : best + 1])[0]
-    folded = weight.astype(np.float64) @ matrix
-    offset = bias - folded @ centre
-    accuracy = float(right[best] / len(classes))
-    return Head(folded.astype(np.float32), offset.astype(np.float32), PENALTIES[best], accuracy, folds)
+class _Work:
+    tiles: TileSet
+    method: Method
+    network: nn.Module
+    norm: backbones.Normalisation
+    device: str
+    cache: bool
+    checkpoint: Path | None
+    progress: Progress | None
+    on_epoch: Callable[[Epoch], None] | None
 
 
-def _rescaled(features: Features) -> tuple[Features, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F), symmetric, and centre (F,)."""
-    pictures, views, width = features.shape
-    centre = features.mean(axis=(0, 1), dtype=np.float64)
-    apart = (features - features.mean(axis=1, keepdims=True)).reshape(-1, width)
-    values, vectors = np.linalg.eigh((apart.T @ apart).astype(np.float64) / len(apart))
-    values = values.clip(min=0)
-    matrix = (vectors * (values + max(float(values.mean()), 1e-12)) ** -0.5) @ vectors.T
-    flat = (features - centre.astype(np.float32)).reshape(-1, width) @ matrix.astype(np.float32)
-    spread = float(np.sqrt(flat.var(axis=0).mean())) or 1.0
-    return (flat / np.float32(spread)).reshape(pictures, views, width), matrix / spread, centre
+@dataclass(frozen=True)
+class _Fitted:
+    state: State
+    record: dict[str, Any]
+    temperature: float
+    projection: int | None = None
+    forest: bytes | None = None
+    history: tuple[Epoch, ...] = ()
 
 
-def _fit_path(
-    scaled: Features, classes: npt.NDArray[np.int64], count: int, penalties: Sequence[float]
-) -> list[tuple[Features, Features]]:
-    """(weight (K, F), bias (K,)) for each penalty, each fit starting from the one before."""
-    targets = np.repeat(classes, scaled.shape[1])
-    flat = scaled.reshape(len(targets), -1)
-    model = LogisticRegression(max_iter=300, tol=1e-4, warm_start=True)
-    found = []
-    for penalty in penalties:
-        model.set_params(C=1 / (penalty * len(targets))).fit(flat, targets)
-        coefficients, intercepts = model.coef_, model.intercept_
-        if len(model.classes_) == 2:
-            # With two classes scikit-learn keeps one row; a softmax needs both.
-            coefficients = np.vstack([-coefficients, coefficients]) / 2
-            intercepts = np.hstack([-intercepts, intercepts]) / 2
-        weight = np.zeros((count, flat.shape[1]), np.float32)
-        bias = np.full(count, NEVER, np.float32)
-        weight[model.classes_], bias[model.classes_] = coefficients, intercepts
-        found.append((weight, bias))
-    return found
+def _headed(work: _Work) -> _Fitted:
+    """A head on frozen features, chosen and calibrated by cross-validation."""
+    tiles, method = work.tiles.of(TRAIN), work.method
+    features = extract_features(
+        work.network, tiles, work.norm, input_px=method.input_px, device=work.device, cache=work.cache,
+        progress=work.progress,
+    )  # fmt: skip
+    if work.progress:
+        work.progress("fitting", 0, 1)
+    fractions = tiles.fractions if method.soft else None
+    labelled = Labelled(features, tiles.classes, len(tiles.scheme), tiles.blocks, tiles.class_weights, fractions)
+    head = fit_head(method.head, labelled, averaged=(method.views or 1) > 1, seed=method.seed)
+    if work.progress:
+        work.progress("fitting", 1, 1)
+    network = _with_outputs(work, len(head.weight)) if head.forest is not None else work.network
+    backbones.set_classifier(network, torch.from_numpy(head.weight), torch.from_numpy(head.bias))
+    temperature, calibration = calibrated(head.logits, tiles.classes[head.held_out])
+    record = {
+        "head": f"{_TITLES[head.kind]} on frozen features",
+        "strength": head.strength,
+        "cross_validated_accuracy": round(head.accuracy, 4),
+        "folds": head.folds,
+        "folds_by": "blocks" if head.blocked else "tiles",
+        **({"random_split_accuracy": round(random_accuracy(labelled, head), 4)} if head.blocked else {}),
+        **calibration,
+    }
+    forest = None if head.forest is None else dump_forest(head.forest)
+    projection = None if head.forest is None else len(head.weight)
+    return _Fitted(dict(network.state_dict()), record, temperature, projection, forest)
+
+
+_TITLES = {"logistic": "logistic regression", "svm": "linear support vector machine", "forest": "random forest"}
+
+
+def _with_outputs(work: _Work, outputs: int) -> nn.Module:
+    """The same backbone, with another number of outputs."""
+    network = backbones.build(work.method.backbone, classes=outputs, bands=len(work.tiles.bands), weights=None)
+    classifier = backbones.classifier_name(network)
+    state = {name: tensor for name, tensor in work.network.state_dict().items() if not name.startswith(classifier)}
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+def _finetuned(work: _Work) -> _Fitted:
+    """The whole network, trained."""
+    tiles, method = work.tiles, work.method
+    fitting, validation = tiles.of(TRAIN), tiles.of(VALIDATION)
+    # What was never shown cannot be known: such tiles would drown every other loss, and the temperature with it.
+    validation = validation.take(np.isin(validation.classes, fitting.classes))
+    if not len(validation):
+        fitting, validation = _split_off(fitting, method.seed)
+    if not method.soft:
+        fitting = replace(fitting, fractions=None)
+    tuned = finetune(
+        work.network, fitting, validation, work.norm, method.recipe, input_px=method.input_px, seed=method.seed,
+        device=work.device, checkpoint=work.checkpoint, identity=_identity(work), progress=work.progress,
+        on_epoch=work.on_epoch,
+    )  # fmt: skip
+    temperature, calibration = calibrated(tuned.logits, validation.classes)
+    best = min(tuned.history, key=lambda epoch: epoch["validation_loss"])
+    record = {
+        "head": "fine-tuned network",
+        "validation_accuracy": round(best["validation_accuracy"], 4),
+        "validation_tiles": len(validation),
+        "best_epoch": int(best["epoch"]),
+        "epochs": len(tuned.history),
+        **({"note": tuned.note} if tuned.note else {}),
+        **calibration,
+    }
+    return _Fitted(tuned.state, record, temperature, history=tuned.history)
+
+
+def calibrated(logits: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> tuple[float, dict[str, float]]:
+    """The temperature for logits (N, K) of tiles not trained on, 1 where it would not lower the calibration error."""
+    before = expected_calibration_error(classes, softmax(logits, axis=1))
+    temperature = fit_temperature(logits.astype(np.float64), classes)
+    after = expected_calibration_error(classes, softmax(logits / temperature, axis=1))
+    kept = temperature if after < before else 1.0
+    found = {"ece_before": round(before, 4), "ece_after": round(min(before, after), 4), "temperature": round(kept, 4)}
+    return kept, found
+
+
+def read_for_training(
+    data: str | Path,
+    *,
+    sensor: Sensor | str | Path | None = None,
+    bands: Sequence[str] | None = None,
+    scheme: ClassScheme | str | Path | None = None,
+    size_px: int | None = None,
+    gsd_m: float | None = None,
+) -> TileSet:
+    """The tiles of a dataset or of class folders, with sensor and scheme by name. Raises DatasetError, ConfigError."""
+    chosen = scheme if isinstance(scheme, ClassScheme) or scheme is None else load_scheme(scheme)
+    imagery = sensor if isinstance(sensor, Sensor) or sensor is None else load_sensor(sensor)
+    return read_tiles(data, size_px, chosen, imagery, tuple(bands) if bands else None, gsd_m)
+
+
+def _weighted(tiles: TileSet, method: Method) -> TileSet:
+    if method.soft and tiles.fractions is None:
+        raise DatasetError(
+            "soft labels need the share of each class in a tile; make the data with geoclass dataset --labels"
+        )
+    if method.class_weights:
+        counts = np.bincount(tiles.of(TRAIN).classes, minlength=len(tiles.scheme)).astype(float)
+        weights = np.where(counts > 0, 1 / counts.clip(1), 0)
+        tiles = replace(tiles, class_weights=weights / weights[counts > 0].mean())
+    if len(np.unique(tiles.of(TRAIN).classes)) < 2:
+        raise DatasetError(f"the training tiles of {tiles.source} are of one class; a classifier needs two or more")
+    return tiles
+
+
+def _sampled(tiles: TileSet, method: Method) -> TileSet:
+    """A share of the training tiles, of every class in proportion and at least two; the other splits stay whole."""
+    if method.sample_share == 1:
+        return tiles
+    random = np.random.default_rng(method.seed)
+    keep = tiles.split != TRAIN
+    for position in range(len(tiles.scheme)):
+        of_class = np.flatnonzero((tiles.split == TRAIN) & (tiles.classes == position))
+        count = min(len(of_class), max(2, round(method.sample_share * len(of_class))))
+        keep[random.permutation(of_class)[:count]] = True
+    return tiles.take(keep)
+
+
+def _split_off(tiles: TileSet, seed: int) -> tuple[TileSet, TileSet]:
+    """(training, validation) tiles, the classes in proportion; a class's only tile is for training."""
+    counts = np.bincount(tiles.classes)
+    several = np.flatnonzero(counts[tiles.classes] > 1)
+    if not len(several):
+        raise DatasetError(f"no class of {tiles.source} has two training tiles; add some, or a validation split")
+    classes = tiles.classes[several]
+    held = max(len(np.unique(classes)), round(VALIDATION_SHARE * len(tiles)))
+    _, test = train_test_split(several, test_size=held, random_state=seed, stratify=classes)
+    return tiles.take(np.setdiff1d(np.arange(len(tiles)), test)), tiles.take(np.sort(test))
+
+
+def _plain(method: Method) -> dict[str, Any]:
+    values = asdict(method)
+    recipe = values.pop("recipe")
+    values["weights"] = Path(str(values["weights"] or "random")).name
+    return {**values, **(recipe if method.head == "finetune" else {})}
+
+
+def _identity(work: _Work) -> str:
+    """A digest of the data and options of a training."""
+    text = repr((work.tiles.fingerprint(), _plain(work.method), work.norm))
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _brightness(tiles: TileSet) -> tuple[tuple[float, ...], ...]:
+    """For each band the shares of 32 equal steps of brightness, as `BundleMeta.brightness` has them."""
+    counts = np.zeros((len(tiles.bands), 32))
+    for start in range(0, len(tiles), 64):
+        at = np.arange(start, min(len(tiles), start + 64))
+        pixels = brightness_of(tiles.read(at), tiles.sensor, torch.device("cpu"))[:, :, ::4, ::4]
+        for band in range(len(tiles.bands)):
+            counts[band] += torch.histc(pixels[:, band], 32, 0, 256).numpy()
+    return tuple(tuple(float(f"{share:.6g}") for share in count / count.sum()) for count in counts)

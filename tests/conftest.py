@@ -7,12 +7,14 @@ a full run cannot pass by skipping.
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
 from rasterio.transform import from_origin
 
 
@@ -97,3 +99,44 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundle") / "tiny.pt"
     save_bundle(path, meta, dict(network.state_dict()))
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Features are cached in a folder of this run, never in the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("GEOCLASS_CACHE")
+    os.environ["GEOCLASS_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["GEOCLASS_CACHE"]
+    else:
+        os.environ["GEOCLASS_CACHE"] = before
+
+
+TEXTURES = ("checks", "noise", "stripes")
+TEXTURE_PX = 64
+
+
+def texture(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """(64, 64, 3) uint8 of one kind, each with colours, spacing and place of its own."""
+    lines, columns = np.mgrid[:TEXTURE_PX, :TEXTURE_PX] + rng.integers(0, 20, (2, 1, 1))
+    spacing = int(rng.integers(5, 9))
+    if kind == "checks":
+        pattern = (lines // spacing + columns // spacing) % 2
+    elif kind == "stripes":
+        pattern = lines // spacing % 2
+    else:
+        pattern = rng.random((TEXTURE_PX, TEXTURE_PX))
+    low, high = rng.integers(0, 100, 3), rng.integers(140, 256, 3)
+    return (low + np.asarray(pattern)[..., None] * (high - low)).astype(np.uint8)
+
+
+def write_textures(root: Path, count: int, seed: int = 0, kinds: tuple[str, ...] = TEXTURES) -> Path:
+    """Class folders of `count` textures each, as PNG; kinds that are no texture are noise."""
+    rng = np.random.default_rng(seed)
+    for kind in kinds:
+        (root / kind).mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(texture(kind, rng)).save(root / kind / f"{number:03}.png")
+    return root

@@ -14,9 +14,18 @@ PACKAGE = Path(geoclass.__file__).parent
 # From the first room to the last. A module may import those before it.
 ORDER = [
     "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
-    "blocks", "tileindex", "tile", "backbones", "bundle", "plan", "labels", "predict", "journal",
+    "blocks", "tileindex", "tile", "labels",
+    "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
+    "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
+    "datasets.sources", "datasets.images", "datasets.candidates", "datasets.cutting", "datasets.folders", "datasets.making",
+    "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
+    "plan", "forest", "views", "predict", "export", "journal",
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.vector", "outputs.raster", "outputs.summary",
-    "outputs.preview", "outputs.webmap", "results", "remap", "train", "doctor", "classify", "describe",
+    "outputs.preview", "outputs.webmap", "outputs.contactsheet", "outputs.curves", "results", "remap",
+    "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
+    "evaluation.assessment",
+    "learning.features", "learning.augment", "learning.heads", "learning.finetune", "train", "learning.search", "single",
+    "doctor", "classify", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
@@ -32,6 +41,12 @@ FREE_OF_TORCH = [
     "results",
     "remap",
     "cli",
+    "datasets.making",
+    "datasets.corrections",
+    "evaluation.comparison",
+    "history.runs",
+    "history.registry",
+    "outputs.report",
 ]
 
 
@@ -40,7 +55,7 @@ def modules() -> dict[str, Path]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = "cli" if parts[0] == "cli" else ".".join(parts)
-        if name not in ("__init__", "__main__", "outputs.__init__", "county.__init__"):
+        if parts[-1] not in ("__init__", "__main__"):
             found[f"{name}:{path.name}"] = path
     return found
 

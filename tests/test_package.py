@@ -12,7 +12,7 @@ import pytest
         "",
         "geoclass.Result",
         "from geoclass.classify import Settings",
-        "from geoclass.train import read_class_folders",
+        "from geoclass.train import Method",
         "import geoclass.classify, geoclass.train",
     ],
 )

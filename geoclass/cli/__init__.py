@@ -12,7 +12,9 @@ import click
 
 from .. import __version__
 
-COMMANDS = ("doctor", "tile", "classify", "map", "train", "info", "models", "demo")
+COMMANDS = (
+    "doctor", "tile", "classify", "map", "dataset", "train", "evaluate", "predict", "runs", "models", "info", "demo",
+)  # fmt: skip
 """The verbs, in the order of the main road."""
 
 

@@ -19,7 +19,7 @@ AOI_RULES = ("touches", "center", "within")
 inputs_argument = click.argument("inputs", nargs=-1, type=click.Path())
 
 
-def _all(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
+def all_of(*options: Callable[[Any], Any]) -> Callable[[Function], Function]:
     def decorate(function: Function) -> Function:
         for option in reversed(options):
             function = option(function)
@@ -39,7 +39,7 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outpu
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
-grid_options = _all(
+grid_options = all_of(
     click.option("--size", "size_px", type=int, help="Side of a tile in pixels.  [default: the bundle's, or 224]"),
     click.option(
         "--gsd",
@@ -51,7 +51,7 @@ grid_options = _all(
     click.option("--min-valid", type=float, help="Least share of a tile that must have data.  [default: 0.5]"),
 )
 
-aoi_options = _all(
+aoi_options = all_of(
     click.option("--aoi", type=click.Path(), help="Only tiles of these polygons: any vector file, in any CRS."),
     click.option(
         "--aoi-rule",
@@ -62,19 +62,20 @@ aoi_options = _all(
     ),
 )
 
-run_options = _all(
+run_options = all_of(
     click.option("-o", "--out", type=click.Path(), default="out", show_default=True, help="Folder for the outputs."),
     click.option("--name", help="Name of the outputs.  [default: the scene's]"),
 )
 
 
 def require_model(model: str | None) -> Path:
-    """The bundle's path. Raises GeoclassError where none was named."""
+    """The bundle's path, fetched where a registered name was given. Raises GeoclassError where none was named."""
     from ..errors import GeoclassError
+    from ..history.registry import resolve
 
     if not model:
         raise GeoclassError("no model named; give one with --model m.pt (geoclass train makes one)")
-    return Path(model)
+    return resolve(model)
 
 
 def console(ctx: click.Context, *, err: bool = False) -> rich.console.Console:

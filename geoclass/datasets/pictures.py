@@ -1,0 +1,109 @@
+"""Read picture files: tiles that lie in folders as JPEG, PNG or TIFF, and photographs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import rasterio
+import rasterio.enums
+import rasterio.errors
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import GeoclassError
+from ..sensors import Sensor
+
+RGB = ("red", "green", "blue")
+TIFF = (".tif", ".tiff")
+SUFFIXES = {".jpg", ".jpeg", ".png", *TIFF}
+
+Picture = npt.NDArray[Any]
+"""(bands, height, width) in stored numbers."""
+
+
+@contextmanager
+def unplaced() -> Iterator[None]:
+    """Be silent about TIFFs that lie nowhere: pictures need no place. Filters are global, so not for use in threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        yield
+
+
+def read_picture(path: Path, bands: Sequence[str], sensor: Sensor, size_px: int | None) -> tuple[Picture | None, bool]:
+    """(bands, size, size) stored numbers of a picture file, or None where it cannot be read, and whether it was resized.
+
+    Grey, palette, CMYK and transparent pictures become RGB. Other bands than RGB, and numbers of more than 8 bits where
+    the sensor has them, are read from TIFF by band name, or by the sensor's order where the file names none. With
+    `size_px` None the picture keeps its own size. Raises GeoclassError for a 16-bit picture of an 8-bit sensor, whose
+    scale is not known, the reverse, and for a TIFF without the bands.
+    """
+    tiff = path.suffix.lower() in TIFF
+    if tiff and (tuple(bands) != RGB or "uint8" not in sensor.dtypes or _tells_bands(path, bands, sensor)):
+        return _read_bands(path, bands, sensor, size_px)
+    if "uint8" not in sensor.dtypes and sensor.scale.affine() != (1.0, 0.0):
+        raise GeoclassError(
+            f"{path} holds 8-bit colours, sensor {sensor.name} has {', '.join(sensor.dtypes)}; give TIFFs, or check --sensor"
+        )
+    rgb = _read_rgb(path, size_px)
+    if rgb is None:
+        return None, False
+    pixels, resized = rgb
+    if tuple(bands) == RGB:
+        return pixels, resized
+    if set(bands) <= set(RGB):
+        return pixels[[RGB.index(name) for name in bands]], resized
+    raise GeoclassError(f"{path} holds red, green and blue, not {', '.join(bands)}; give TIFFs with these bands")
+
+
+def _tells_bands(path: Path, bands: Sequence[str], sensor: Sensor) -> bool:
+    """Whether a TIFF says where each of the bands is (they may be in any order), or holds numbers Pillow cannot read."""
+    try:
+        with rasterio.open(path) as dataset:
+            named = {sensor.band_for(label) for label in dataset.descriptions if label}
+            return set(bands) <= named or (dataset.dtypes[0] != "uint8" and dataset.dtypes[0] in sensor.dtypes)
+    except rasterio.errors.RasterioError:
+        return False
+
+
+def _read_rgb(path: Path, size_px: int | None) -> tuple[Picture, bool] | None:
+    try:
+        with Image.open(path) as image:
+            # Pillow opens 16-bit colour as RGB and keeps the high bytes: only the raw mode of its parts tells.
+            if image.mode.startswith(("I", "F")) or any(";16" in str(part[3]) for part in getattr(image, "tile", ())):
+                raise GeoclassError(
+                    f"{path} is not an 8-bit picture; convert it with one fixed rule: gdal_translate -ot Byte -scale"
+                )
+            rgb = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    resized = size_px is not None and rgb.size != (size_px, size_px)
+    if resized and size_px:
+        rgb = rgb.resize((size_px, size_px), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(rgb).transpose(2, 0, 1)), resized
+
+
+def _read_bands(path: Path, bands: Sequence[str], sensor: Sensor, size_px: int | None) -> tuple[Picture | None, bool]:
+    try:
+        with rasterio.open(path) as dataset:
+            named = [sensor.band_for(label or "") for label in dataset.descriptions]
+            known = named if any(named) else list(sensor.band_names)[: dataset.count]
+            missing = [name for name in bands if name not in known]
+            if missing:
+                raise GeoclassError(
+                    f"{path} has {dataset.count} bands, none of them {missing[0]}; check --sensor and --bands"
+                )
+            if dataset.dtypes[0] not in sensor.dtypes:
+                raise GeoclassError(
+                    f"{path} holds {dataset.dtypes[0]}, sensor {sensor.name} has {', '.join(sensor.dtypes)}; check --sensor"
+                )
+            resized = size_px is not None and (dataset.height, dataset.width) != (size_px, size_px)
+            shape = (len(bands), size_px, size_px) if resized and size_px else None
+            way = rasterio.enums.Resampling.bilinear
+            return dataset.read([known.index(name) + 1 for name in bands], out_shape=shape, resampling=way), resized
+    except rasterio.errors.RasterioError:
+        return None, False

@@ -1,0 +1,1 @@
+"""What was trained: records of runs, MLflow, and names for bundles."""

@@ -1,0 +1,1 @@
+"""Heads on frozen features, fine-tuning, and the search among them."""

@@ -1,0 +1,67 @@
+"""Random changes to training tiles that leave their land cover as it is: place, scale, light, haze and compression."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from ..views import as_jpeg
+
+Augmentation = Literal["overhead", "turns", "none"]
+AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
+
+SCALE = 1.25
+GAIN, GAMMA, HAZE, VEIL = 0.1, 0.2, 0.15, 220.0
+JPEG_SHARE = 0.25
+
+
+def augmented(brightness: torch.Tensor, kind: Augmentation, random: torch.Generator) -> torch.Tensor:
+    """Tiles (N, C, H, W), brightness in 0–255, changed at random; `random` is a CPU generator.
+
+    `turns` gives each tile one of the eight turns and mirrored turns; `overhead` besides zooms by up to SCALE either
+    way, moves by parts of a pixel, stores a share as JPEG, and changes light as another sensor or day would: a gain a
+    band, a gamma, and haze that veils towards grey.
+    """
+    if kind == "none":
+        return brightness
+    if kind == "turns":
+        return _placed(brightness, random, 1.0)
+    tiles = brightness.clone()
+    stored = torch.rand(len(tiles), generator=random) < JPEG_SHARE
+    if stored.any():
+        quality = int(torch.randint(40, 95, (1,), generator=random))
+        tiles[stored] = as_jpeg(tiles[stored], quality).to(tiles.dtype)
+    return _lit(_placed(tiles, random, SCALE), random)
+
+
+def _placed(tiles: torch.Tensor, random: torch.Generator, scale: float) -> torch.Tensor:
+    """Turned, mirrored, zoomed and moved, by one resampling; what comes in from outside is mirrored."""
+    count, size = len(tiles), tiles.shape[-1]
+    turn = torch.randint(4, (count,), generator=random) * (math.pi / 2)
+    mirror = 1.0 - 2.0 * torch.randint(2, (count,), generator=random)
+    if scale == 1.0:
+        turned = [torch.rot90(tile, int(k), (1, 2)) for tile, k in zip(tiles, turn / (math.pi / 2) + 0.5, strict=True)]
+        return torch.stack([tile.flip(2) if m < 0 else tile for tile, m in zip(turned, mirror, strict=True)])
+    zoom = torch.exp((2 * torch.rand(count, generator=random) - 1) * math.log(scale))
+    shift = (2 * torch.rand(count, 2, generator=random) - 1) * (2 / size)
+    cosine, sine = torch.cos(turn) * zoom, torch.sin(turn) * zoom
+    rows = [torch.stack([cosine * mirror, -sine, shift[:, 0]], 1), torch.stack([sine * mirror, cosine, shift[:, 1]], 1)]
+    theta = torch.stack(rows, 1).to(tiles.device)
+    grid = nn.functional.affine_grid(theta, list(tiles.shape), align_corners=False)
+    return nn.functional.grid_sample(tiles, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+def _lit(tiles: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    count, bands = tiles.shape[:2]
+
+    def draw(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
+        return (low + (high - low) * torch.rand(shape, generator=random)).to(tiles.device)
+
+    gain = draw((count, bands, 1, 1), 1 - GAIN, 1 + GAIN)
+    gamma = draw((count, 1, 1, 1), 1 - GAMMA, 1 + GAMMA)
+    haze = draw((count, 1, 1, 1), 0, HAZE) * (draw((count, 1, 1, 1), 0, 1) < 0.5)
+    light = 255 * (tiles.clamp(0, 255) / 255) ** gamma * gain
+    return (light * (1 - haze) + VEIL * haze).clamp(0, 255)

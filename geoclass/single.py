@@ -1,0 +1,100 @@
+"""Classify single pictures: a photograph, a screenshot, a folder of chips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .bundle import Bundle
+from .datasets.pictures import SUFFIXES, Picture, read_picture, unplaced
+from .errors import DatasetError
+from .predict import Predictor, choose_device
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class PictureAnswers:
+    """Answers to N pictures: their paths, probabilities (N, K), and the paths that could not be read."""
+
+    paths: tuple[Path, ...]
+    probabilities: npt.NDArray[np.float32]
+    unreadable: tuple[Path, ...]
+
+
+def classify_pictures(
+    inputs: Sequence[str | Path],
+    bundle: Bundle,
+    *,
+    device: str = "auto",
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> PictureAnswers:
+    """Classify picture files, and all in folders (and folders in these), each as one tile.
+
+    A picture is scaled so that its shorter side is a tile's and its middle square is taken; its ground sampling
+    distance is not known, so it should show about as much ground as a tile does. Raises DatasetError where there is no
+    picture, or none can be read.
+    """
+    paths = _found(inputs)
+    predictor = Predictor(bundle, bundle.meta.sensor, device=choose_device(device), batch_size=batch_size)
+    answered: list[Path] = []
+    unreadable: list[Path] = []
+    probabilities = []
+    size = predictor.batch_size
+    for start in range(0, len(paths), size):
+        batch = paths[start : start + size]
+        with unplaced():
+            read = [_tile(path, bundle) for path in batch]
+        tiles = [tile for tile in read if tile is not None]
+        answered += [path for path, tile in zip(batch, read, strict=True) if tile is not None]
+        unreadable += [path for path, tile in zip(batch, read, strict=True) if tile is None]
+        if tiles:
+            probabilities.append(predictor(tiles).probabilities)
+        if progress:
+            progress("classifying", min(len(paths), start + size), len(paths))
+    if not answered:
+        raise DatasetError(f"{paths[0]} cannot be read as a picture; give JPEG, PNG or TIFF files")
+    return PictureAnswers(tuple(answered), np.concatenate(probabilities), tuple(unreadable))
+
+
+def _found(inputs: Sequence[str | Path]) -> list[Path]:
+    if not inputs:
+        raise DatasetError("no picture given; name picture files, or folders of them")
+    return [path for item in inputs for path in _of(Path(item))]
+
+
+def _of(item: Path) -> Iterator[Path]:
+    if item.is_dir():
+        inside = sorted(path for path in item.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        if not inside:
+            raise DatasetError(f"{item} holds no picture (JPEG, PNG or TIFF); give another folder")
+        yield from inside
+    elif item.is_file():
+        yield item
+    else:
+        raise DatasetError(f"no such picture: {item}; check the path")
+
+
+def _tile(path: Path, bundle: Bundle) -> Picture | None:
+    meta = bundle.meta
+    picture, _ = read_picture(path, meta.bands, meta.sensor, None)
+    return None if picture is None else _squared(picture, meta.size_px)
+
+
+def _squared(picture: Picture, size_px: int) -> Picture:
+    """The middle square of a picture (C, H, W), as (C, size, size)."""
+    _, high, wide = picture.shape
+    if (high, wide) == (size_px, size_px):
+        return picture
+    side = min(high, wide)
+    top, left = (high - side) // 2, (wide - side) // 2
+    middle = picture[:, top : top + side, left : left + side].astype(np.float32)
+    bands = [Image.fromarray(band).resize((size_px, size_px), Image.Resampling.BILINEAR) for band in middle]
+    made = np.stack([np.asarray(band) for band in bands])
+    return np.asarray(made if picture.dtype.kind == "f" else made.round(), picture.dtype)
