@@ -22,11 +22,14 @@ from geoclass.sensors import load_sensor
 
 @torch.inference_mode()
 def bare(predictor: Predictor, tiles: int) -> float:
-    batch = torch.randn(predictor.batch_size, 3, 224, 224).contiguous(memory_format=torch.channels_last)
-    predictor.network(batch)
+    """Tiles a second of the network alone: as many passes of a batch as the bundle has views, at its input side."""
+    answers = predictor.answers
+    side = answers.side_px
+    batch = torch.randn(predictor.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
+    answers.network(batch)
     start = perf_counter()
-    for _ in range(tiles // predictor.batch_size):
-        predictor.network(batch)
+    for _ in range(tiles // predictor.batch_size * answers.views):
+        answers.network(batch)
     return tiles // predictor.batch_size * predictor.batch_size / (perf_counter() - start)
 
 
@@ -34,15 +37,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=int, default=1024)
     parser.add_argument("--backbone", default="efficientnet_lite0")
+    parser.add_argument("--input-px", type=int, default=112)
+    parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     side = max(2, round(options.tiles**0.5))
     with tempfile.TemporaryDirectory() as folder:
         scene = make_scene(Path(folder) / "scene.tif", side, side)
-        bundle = load_bundle(make_bundle(Path(folder) / "m.pt", options.backbone))
+        bundle = load_bundle(make_bundle(Path(folder) / "m.pt", options.backbone, options.input_px, options.views))
         predictor = Predictor(bundle, load_sensor("rgb8"), device=torch.device("cpu"))
         print(
-            f"{side * side} tiles, {options.backbone}, {torch.get_num_threads()} threads, batch {predictor.batch_size}"
+            f"{side * side} tiles, {options.backbone}, {options.input_px} px, {options.views} views, {torch.get_num_threads()} threads, batch {predictor.batch_size}"
         )
         print(
             f"{'round':>6}{'bare tiles/s':>14}{'end to end':>14}{'ratio':>8}{'reading s':>11}{'network s':>11}{'other s':>9}"

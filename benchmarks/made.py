@@ -35,7 +35,7 @@ def make_scene(path: Path, rows: int, columns: int, seed: int = 0) -> Path:
     return path
 
 
-def make_bundle(path: Path, backbone: str = "efficientnet_lite0") -> Path:
+def make_bundle(path: Path, backbone: str = "efficientnet_lite0", input_px: int | None = 112, views: int = 4) -> Path:
     """A bundle with random weights; speed does not depend on them."""
     scheme = load_scheme("rsscn7")
     network = backbones.build(backbone, classes=len(scheme), weights=None)
@@ -50,6 +50,8 @@ def make_bundle(path: Path, backbone: str = "efficientnet_lite0") -> Path:
         mean=norm.mean,
         std=norm.std,
         brightness=None,
+        input_px=input_px,
+        views=views,
         training={},
         created="2020-01-01T00:00:00+00:00",
         geoclass_version="0.1.0",

@@ -43,7 +43,7 @@ class BundleMeta(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=
     `brightness` holds, for each band, the shares of 32 equal steps of brightness in the training tiles. `input_px` is
     the side that tiles are resampled to before the network, where that is not `size_px`; `views` the number of turned
     and mirrored views of a tile over which answers are averaged; `projection` the number of outputs of the network that
-    a forest reads, where the head is one; `training_tiles` the perceptual hashes of the tiles trained on.
+    a forest reads, where the head is one; `training_tiles` the prints of the tiles trained on (`datasets.duplicates.Prints`).
     """
 
     format: Literal["geoclass-bundle"] = FORMAT

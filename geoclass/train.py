@@ -18,7 +18,7 @@ from torch import nn
 
 from . import __version__, backbones
 from .bundle import Bundle, BundleMeta, State, now, save_bundle
-from .datasets.duplicates import dhashes, pack_hashes
+from .datasets.duplicates import prints_of
 from .datasets.store import read_tiles
 from .datasets.tileset import TRAIN, VALIDATION, TileSet
 from .errors import DatasetError, GeoclassError
@@ -41,7 +41,10 @@ Progress = Callable[[str, int, int], None]
 HEADS = (*KINDS, "finetune")
 VALIDATION_SHARE = 0.1
 """Share of the tiles held out to judge a fine-tuning, where the data have no validation split."""
-LEAST_HALVED_PX = 160
+LEAST_REDUCED_PX = 160
+FROZEN_SHARE, TUNED_SHARE = 1 / 2, 5 / 7
+"""Share of a tile's side that the default backbone sees: 112 and 160 of 224 px."""
+TEMPERATURES = (0.25, 10.0)
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,9 @@ class Method:
     """What is trained and how.
 
     `input_px` is the side to which tiles are resampled, `views` the number of turned and mirrored views whose answers
-    are averaged. Without them the default backbone sees tiles at half their size from four sides, which costs what one
-    look at full size does and answers more steadily (docs/design/resampling.md); others see them once, at full size.
+    are averaged. Without them the default backbone sees tiles at half their size (fine-tuned: at 5/7) from four sides:
+    for frozen features that costs what one look at full size does and answers more steadily (docs/design/training.md).
+    Other backbones see tiles once, at full size.
     """
 
     head: str = "logistic"
@@ -90,9 +94,10 @@ class Method:
 
     def settled(self, size_px: int) -> Method:
         """The same method with its input side and number of views decided, for tiles of `size_px`."""
-        halved = self.backbone == backbones.DEFAULT and self.input_px is None and size_px >= LEAST_HALVED_PX
-        side = self.input_px or (size_px // 2 if halved else size_px)
-        return replace(self, input_px=side, views=self.views or (TURNS if halved else 1))
+        reduced = self.backbone == backbones.DEFAULT and self.input_px is None and size_px >= LEAST_REDUCED_PX
+        share = TUNED_SHARE if self.head == "finetune" else FROZEN_SHARE
+        side = self.input_px or (round(share * size_px) if reduced else size_px)
+        return replace(self, input_px=side, views=self.views or (TURNS if reduced else 1))
 
 
 def train(
@@ -165,7 +170,7 @@ def train(
         input_px=None if side == tiles.size_px else side,
         views=views,
         projection=fitted.projection,
-        training_tiles=pack_hashes(dhashes(shown(fitting))),
+        training_tiles=prints_of(shown(fitting)).packed(),
         training=record,
         created=now(),
         geoclass_version=__version__,
@@ -332,9 +337,12 @@ def _finetuned(work: _Work) -> _Fitted:
 
 
 def calibrated(logits: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -> tuple[float, dict[str, float]]:
-    """The temperature for logits (N, K) of tiles not trained on, 1 where it would not lower the calibration error."""
+    """The temperature for logits (N, K) of tiles not trained on, 1 where it would not lower the calibration error.
+
+    It stays within TEMPERATURES: where few tiles are all answered right, the best fit would be endless certainty.
+    """
     before = expected_calibration_error(classes, softmax(logits, axis=1))
-    temperature = fit_temperature(logits.astype(np.float64), classes)
+    temperature = float(np.clip(fit_temperature(logits.astype(np.float64), classes), *TEMPERATURES))
     after = expected_calibration_error(classes, softmax(logits / temperature, axis=1))
     kept = temperature if after < before else 1.0
     found = {"ece_before": round(before, 4), "ece_after": round(min(before, after), 4), "temperature": round(kept, 4)}

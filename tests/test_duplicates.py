@@ -11,14 +11,14 @@ from PIL import Image
 from geoclass.datasets.duplicates import (
     CONTRAST_SHARE,
     LEAST_DIFFERENCE,
+    Prints,
     alike_pairs,
     dhashes,
     drop_look_alikes,
     leaks,
     look_alikes,
-    pack_hashes,
+    prints_of,
     thumbnail,
-    unpack_hashes,
 )
 from geoclass.errors import DatasetError
 
@@ -67,10 +67,10 @@ def test_planted_copies_are_found_and_nothing_else():
     expected = np.array([*range(40), 0, 1, 2, 3, 4, 0])
     assert (groups == expected).all()
     assert np.flatnonzero(~drop_look_alikes(groups)).tolist() == [40, 41, 42, 43, 44, 45]
-    pairs = leaks(hashes[:40], hashes[40:], small[:40], small[40:])
+    prints = prints_of(pictures)
+    pairs = leaks(part(prints, 0, 40), part(prints, 40, 46))
     assert pairs.tolist() == [[0, 0], [0, 5], [1, 1], [2, 2], [3, 3], [4, 4]]
-    assert leaks(hashes[:40], hashes[40:]).tolist() == pairs.tolist()
-    assert len(leaks(hashes[:20], hashes[20:40])) == 0
+    assert len(leaks(part(prints, 0, 20), part(prints, 20, 40))) == 0
 
 
 def test_flat_tiles_hash_alike_but_are_told_apart_by_their_colour():
@@ -81,7 +81,8 @@ def test_flat_tiles_hash_alike_but_are_told_apart_by_their_colour():
     hashes = dhashes(pictures)
     assert (hashes == hashes[0]).all()
     assert look_alikes(hashes, thumbnails(pictures)).tolist() == [0, 1, 2, 0]
-    assert len(leaks(hashes[:2], hashes[2:])) == 0  # by hashes alone nothing can be said of them
+    prints = prints_of(pictures)
+    assert leaks(part(prints, 0, 3), part(prints, 3, 4)).tolist() == [[0, 0]]
 
 
 def test_search_is_complete():
@@ -130,17 +131,24 @@ def test_real_tiles(test_data: Path):
     planted = [recompressed(picture, 60) for picture in pictures[::7]]
     shifted = [np.roll(picture, 1, axis=1) for picture in pictures[::7]]
     for copies in (planted, shifted):
-        pairs = leaks(hashes, dhashes(copies))
+        pairs = leaks(prints_of(pictures), prints_of(copies))
         assert pairs.tolist() == [[7 * n, n] for n in range(len(copies))]
+
+
+def part(prints: Prints, start: int, end: int) -> Prints:
+    return Prints(prints.hashes[start:end], prints.thumbnails[start:end])
 
 
 def test_packing():
     rng = np.random.default_rng(0)
     hashes = rng.integers(0, 2**64, (50, 4), dtype=np.uint64)
-    text = pack_hashes(hashes)
-    assert len(text) == -(-50 * 32 // 3) * 4 and text.isascii()
-    assert (unpack_hashes(text) == hashes).all() and unpack_hashes(text).dtype == np.uint64
-    assert pack_hashes(hashes[:0]) == "" and unpack_hashes("").shape == (0, 4)
+    prints = Prints(hashes, rng.integers(0, 256, (50, 4, 4, 3)).astype(np.uint8))
+    text = prints.packed()
+    assert len(text) == -(-50 * 80 // 3) * 4 and text.isascii()
+    back = Prints.unpacked(text)
+    assert (back.hashes == hashes).all() and back.hashes.dtype == np.uint64
+    assert (back.thumbnails == prints.thumbnails).all()
+    assert part(prints, 0, 0).packed() == "" and len(Prints.unpacked("")) == 0
     for bad in ("?", text[:-8], "é"):
         with pytest.raises(DatasetError, match="train the model again"):
-            unpack_hashes(bad)
+            Prints.unpacked(bad)

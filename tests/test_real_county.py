@@ -183,3 +183,31 @@ def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, 
         assert done.returncode == 0, done.stderr
     (path,) = (path for path in tmp_path.glob("*.gpkg") if ".tiles" not in path.name)
     assert len(gpd.read_file(path, layer="landcover")) == tiles
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--head", "svm"],
+        ["--head", "forest"],
+        ["--head", "finetune", "--epochs", "3", "--consistency", "0"],
+        ["--backbone", "efficientnet_lite0", "--input-size", "224", "--views", "1", "--sample-frac", "0.5"],
+    ],
+    ids=["svm", "forest", "finetune", "full size"],
+)
+def test_every_head_makes_a_bundle_that_maps_the_county(county, tmp_path, options):
+    """Features are in the cache by now, so the other heads take seconds; fine-tuning takes few epochs."""
+    model = tmp_path / "m.pt"
+    run = [sys.executable, "-m", "geoclass", "train", str(county / "train"), "-o", str(model), *options]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    truth = gpd.read_file(county / "truth.gpkg")
+    found = geoclass.classify(county / "county_A.tif", model).to_gdf()
+    assert len(found) == 768
+    cells = {
+        tuple(np.rint(shape.bounds).astype(int)): name
+        for shape, name in zip(truth.geometry, truth["class_A"], strict=True)
+    }
+    names = [cells[tuple(np.rint(shape.bounds).astype(int))] for shape in found.geometry]
+    accuracy = float((found["class"].to_numpy() == np.array(names)).mean())
+    assert accuracy >= (0.86 if "--sample-frac" not in options else 0.83), f"accuracy {accuracy:.3f}"

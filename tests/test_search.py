@@ -9,7 +9,7 @@ from PIL import Image
 
 from geoclass.bundle import Bundle, load_bundle
 from geoclass.cli import main
-from geoclass.datasets.duplicates import dhashes, unpack_hashes
+from geoclass.datasets.duplicates import Prints, prints_of
 from geoclass.datasets.tileset import TEST, TRAIN, read_class_folders
 from geoclass.errors import DatasetError, GeoclassError
 from geoclass.learning.search import Found, parse_budget, search
@@ -60,8 +60,8 @@ def test_the_best_of_the_trials_wins(found):
 def test_the_winner_is_judged_on_tiles_it_never_saw(found, folders):
     made = found[0]
     tiles = read_class_folders(folders, SIZE_PX)
-    known = {row.tobytes() for row in unpack_hashes(made.winner.meta.training_tiles)}
-    unseen = [row.tobytes() not in known for row in dhashes(shown(tiles))]
+    known = {row.tobytes() for row in Prints.unpacked(made.winner.meta.training_tiles).hashes}
+    unseen = [row.tobytes() not in known for row in prints_of(shown(tiles)).hashes]
     assert made.outer == 12 and sum(unseen) >= made.outer
     assert made.accuracy >= 0.9  # the textures are plain
     assert f"{made.accuracy:.3f} on {made.outer} tiles" in made.verdict

@@ -1,5 +1,6 @@
 """Training end to end: every head to a bundle that predicts what it predicted, from all kinds of labelled tiles."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -666,3 +667,14 @@ def test_real_imagery(test_data, tmp_path):
     pictures = [np.asarray(Image.open(path).convert("RGB")).transpose(2, 0, 1) for path, _ in held]
     named = said(unsaved(trained), pictures).argmax(axis=1)
     assert np.mean([meta.scheme.names[k] == name for k, (_, name) in zip(named, held, strict=True)]) >= 0.62
+
+
+def test_the_command_s_defaults_are_the_library_s():
+    from geoclass.cli.train import command
+
+    defaults = {parameter.name: parameter.default for parameter in command.params}
+    for settings in (Recipe(), Method()):
+        for field in dataclasses.fields(settings):
+            if field.name not in ("recipe", "weights") and field.name in defaults:
+                assert (defaults[field.name] or None) == (getattr(settings, field.name) or None), field.name
+    assert {field.name for field in dataclasses.fields(Recipe)} <= set(defaults)

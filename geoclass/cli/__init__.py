@@ -45,7 +45,7 @@ class Verbs(click.Group):
         except GeoclassError as error:
             _fail(str(error), 2)
         except (KeyboardInterrupt, click.Abort):
-            _fail("interrupted; run the same command again (classify continues where it stopped)", 130)
+            _fail("interrupted; run the same command again (classify and fine-tuning continue where they stopped)", 130)
         except MemoryError:
             _fail("out of memory; lower --batch-size, or close other programs", 1)
         except Exception as error:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..learning.search import Found
 
 HEADS = ("logistic", "svm", "forest", "finetune")
-AUGMENTATIONS = ("overhead", "turns", "none")
+AUGMENTATIONS = ("overhead", "sensors", "turns", "none")
 
 what_options = all_of(
     click.option("--backbone", default="efficientnet_lite0", show_default=True,
@@ -28,9 +28,9 @@ what_options = all_of(
     click.option("--head", type=click.Choice(HEADS), default="logistic", show_default=True,
                  help="What is trained: a head on frozen features, or with finetune the whole network."),
     click.option("--input-size", "input_px", type=int,
-                 help="Side to which tiles are resampled for the network.  [default: half the tile's for efficientnet_lite0, else the tile's]"),
+                 help="Side to which tiles are resampled for the network.  [default: half the tile's for efficientnet_lite0 (5/7 to fine-tune), else the tile's]"),
     click.option("--views", type=int,
-                 help="Turned and mirrored views of a tile whose answers are averaged, 1 to 8.  [default: 4 at half size, else 1]"),
+                 help="Turned and mirrored views of a tile whose answers are averaged, 1 to 8.  [default: 4 for efficientnet_lite0, else 1]"),
     click.option("--soft", is_flag=True, help="Learn from the share of every class in a tile, not from one label."),
     click.option("--class-weights", is_flag=True, help="Give rare classes the weight of common ones."),
     click.option("--sample-frac", "sample_share", type=float, default=1.0, show_default=True,
@@ -38,19 +38,19 @@ what_options = all_of(
 )  # fmt: skip
 
 recipe_options = all_of(
-    click.option("--epochs", type=int, default=12, show_default=True, help="Passes over the training tiles."),
+    click.option("--epochs", type=int, default=10, show_default=True, help="Passes over the training tiles."),
     click.option("--batch-size", type=int, default=32, show_default=True, help="Tiles a step."),
     click.option("--learning-rate", type=float, default=5e-4, show_default=True, help="Highest rate of the last stage; the head has twice it."),
     click.option("--weight-decay", type=float, default=0.02, show_default=True, help="Decay of filters, by AdamW."),
     click.option("--layers", type=click.Choice(("all", "last")), default="all", show_default=True,
                  help="Train all of the network, or its last stage."),
     click.option("--layer-decay", type=float, default=0.95, show_default=True, help="Factor of the rate from a stage to the one before."),
-    click.option("--dropout", type=float, default=0.2, show_default=True, help="Share of features dropped before the head."),
-    click.option("--label-smoothing", "smoothing", type=float, default=0.05, show_default=True, help="Share of a label spread over all classes."),
+    click.option("--dropout", type=float, default=0.0, show_default=True, help="Share of features dropped before the head."),
+    click.option("--label-smoothing", "smoothing", type=float, default=0.0, show_default=True, help="Share of a label spread over all classes."),
     click.option("--mixup", type=float, default=0.0, show_default=True, help="α of mixup; 0 for none."),
     click.option("--consistency", type=float, default=2.0, show_default=True, help="Weight of answering alike to two renderings of a tile; 0 halves the time of an epoch."),
     click.option("--augment", "augmentation", type=click.Choice(AUGMENTATIONS), default="overhead", show_default=True,
-                 help="Random changes of training tiles: turns only, or turns, scale, light, haze and compression."),
+                 help="Random changes of training tiles: turns; overhead adds compression and a little zoom and light; sensors much of both."),
     click.option("--ema", type=float, default=0.99, show_default=True, help="Weight of the past in the averaged weights that are kept."),
     click.option("--patience", type=int, default=4, show_default=True, help="Epochs without progress before stopping; 0 for never."),
 )  # fmt: skip

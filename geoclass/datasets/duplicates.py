@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import imagehash
 import numpy as np
@@ -24,14 +25,14 @@ HASH_BITS = HASH_SIDE * HASH_SIDE
 THUMBNAIL_PX = 16
 MAX_DISTANCE = 72
 """Bits that the hashes of two alike pictures may differ by, of 256, where thumbnails confirm."""
-MAX_DISTANCE_ALONE = 48
-"""The same where there are hashes only."""
+MAX_LEAK_DISTANCE = 40
+"""The same for one picture stored twice, where merely overlapping ground does not count."""
 CONTRAST_SHARE = 0.6
 """Thumbnails are alike if they differ, on average, by no more than this share of their contrast …"""
 LEAST_DIFFERENCE = 2.0
 """… or by no more than this many grey levels, which recompression of a flat picture makes."""
-PLAIN_BITS = 16
-"""A hash with fewer bits set (or unset) is of a picture without detail, and tells nothing alone."""
+PRINT_PX = 4
+HASH_BYTES = HASH_BITS // 8
 
 Hashes = npt.NDArray[np.uint64]
 Picture = npt.NDArray[np.uint8]
@@ -95,54 +96,67 @@ def drop_look_alikes(groups: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     return keep
 
 
-def leaks(
-    train_hashes: Hashes,
-    test_hashes: Hashes,
-    train_thumbnails: Picture | None = None,
-    test_thumbnails: Picture | None = None,
-    max_distance: int | None = None,
-) -> Pairs:
-    """(M, 2) (training position, test position) of alike tiles, sorted.
+@dataclass(frozen=True)
+class Prints:
+    """What is kept of N tiles to know them again: hashes (N, 4) and small thumbnails (N, 4, 4, 3), 80 bytes a tile."""
 
-    With thumbnails of both, as `alike_pairs`. With hashes only, as a bundle keeps them, the distance is stricter (48 bits)
-    and pictures without detail, whose hashes tell nothing, are passed over.
+    hashes: Hashes
+    thumbnails: Picture
+
+    def __len__(self) -> int:
+        return len(self.hashes)
+
+    def packed(self) -> str:
+        """As base64 text, 107 characters a tile; "" for none."""
+        parts = [np.ascontiguousarray(self.hashes, dtype=">u8").view(np.uint8).reshape(len(self), HASH_BYTES)]
+        parts.append(self.thumbnails.reshape(len(self), PRINT_PX * PRINT_PX * 3))
+        return base64.b64encode(np.hstack(parts).tobytes()).decode("ascii")
+
+    @classmethod
+    def unpacked(cls, text: str) -> Prints:
+        """What `packed` made. Raises DatasetError for anything else."""
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise DatasetError("the record of training tiles is damaged; train the model again") from error
+        size = HASH_BYTES + PRINT_PX * PRINT_PX * 3
+        if len(data) % size:
+            raise DatasetError("the record of training tiles is cut short; train the model again")
+        rows = np.frombuffer(data, np.uint8).reshape(-1, size)
+        hashes = np.ascontiguousarray(rows[:, :HASH_BYTES]).view(">u8").astype(np.uint64).reshape(-1, 4)
+        return cls(hashes, rows[:, HASH_BYTES:].reshape(-1, PRINT_PX, PRINT_PX, 3))
+
+
+def prints_of(pictures: Iterable[Picture]) -> Prints:
+    """The prints of pictures (H, W, 3) uint8, taken one at a time."""
+    hashes, small = [], []
+    for picture in pictures:
+        hashes.append(dhash(picture))
+        shrunk = Image.fromarray(picture).resize((PRINT_PX, PRINT_PX), Image.Resampling.BOX)
+        small.append(np.asarray(shrunk, np.uint8))
+    return Prints(
+        np.array(hashes, np.uint64).reshape(-1, 4), np.array(small, np.uint8).reshape(-1, PRINT_PX, PRINT_PX, 3)
+    )
+
+
+def leaks(train: Prints, test: Prints, max_distance: int = MAX_LEAK_DISTANCE) -> Pairs:
+    """(M, 2) (training position, test position) of tiles that are the same picture, sorted.
+
+    Copies, recompressed ones among them, and cuts a pixel apart; not merely pictures that overlap, as `alike_pairs`.
     """
-    confirm = train_thumbnails is not None and test_thumbnails is not None
-    most = (MAX_DISTANCE if confirm else MAX_DISTANCE_ALONE) if max_distance is None else max_distance
-    train_bits, test_bits = _signs(train_hashes), _signs(test_hashes)
+    train_bits, test_bits = _signs(train.hashes), _signs(test.hashes)
+    contrast = _contrast(test.thumbnails)
     found = []
-    for start, first, second in _near_by_chunks(train_bits, test_bits, most):
-        if train_thumbnails is not None and test_thumbnails is not None:
-            here = train_thumbnails[start : start + _CHUNK]
-            pairs = _confirmed(
-                first, second, _flat(here), _flat(test_thumbnails), _contrast(here), _contrast(test_thumbnails)
-            )
-            found.append(pairs + np.array([start, 0]))
-        else:
-            telling = _detailed(train_bits[start + first]) & _detailed(test_bits[second])
-            found.append(np.stack([start + first[telling], second[telling]], axis=1))
+    for start, first, second in _near_by_chunks(train_bits, test_bits, max_distance):
+        here = train.thumbnails[start : start + _CHUNK]
+        pairs = _confirmed(first, second, _flat(here), _flat(test.thumbnails), _contrast(here), contrast)
+        found.append(pairs + np.array([start, 0]))
     return _sorted_pairs(found, ordered=False)
-
-
-def pack_hashes(hashes: Hashes) -> str:
-    """(N, 4) hashes as base64 text: 32 bytes each, big-endian, 43 characters a tile."""
-    return base64.b64encode(np.ascontiguousarray(hashes, dtype=">u8").tobytes()).decode("ascii")
-
-
-def unpack_hashes(text: str) -> Hashes:
-    """What `pack_hashes` made. Raises DatasetError for anything else."""
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise DatasetError("the record of training tiles is damaged; train the model again") from error
-    if len(data) % (HASH_BITS // 8):
-        raise DatasetError("the record of training tiles is cut short; train the model again")
-    return np.frombuffer(data, dtype=">u8").astype(np.uint64).reshape(-1, 4)
 
 
 def _signs(hashes: Hashes) -> npt.NDArray[np.int8]:
     """(N, 256) bits as 1 and -1; two rows' product is 256 − 2 × their distance."""
-    data = np.ascontiguousarray(hashes, dtype=">u8").view(np.uint8).reshape(len(hashes), HASH_BITS // 8)
+    data = np.ascontiguousarray(hashes, dtype=">u8").view(np.uint8).reshape(len(hashes), HASH_BYTES)
     return (np.unpackbits(data, axis=1).astype(np.int8) * 2 - 1).astype(np.int8)
 
 
@@ -165,7 +179,7 @@ def _near_by_chunks(a: npt.NDArray[np.int8], b: npt.NDArray[np.int8], most: int)
 
 
 def _flat(thumbnails: Picture) -> npt.NDArray[np.uint8]:
-    return np.ascontiguousarray(thumbnails, dtype=np.uint8).reshape(len(thumbnails), THUMBNAIL_PX**2 * 3)
+    return np.ascontiguousarray(thumbnails, dtype=np.uint8).reshape(len(thumbnails), int(np.prod(thumbnails.shape[1:])))
 
 
 def _contrast(thumbnails: Picture) -> npt.NDArray[np.float32]:
@@ -192,11 +206,6 @@ def _confirmed(
         difference = np.abs(a[one].astype(np.int16) - b[other]).mean(axis=1)
         keep[start : start + len(one)] = difference <= _limit(np.minimum(contrast_a[one], contrast_b[other]))
     return np.stack([first[keep], second[keep]], axis=1)
-
-
-def _detailed(bits: npt.NDArray[np.int8]) -> npt.NDArray[np.bool_]:
-    ones = (bits > 0).sum(axis=1)
-    return np.asarray((ones >= PLAIN_BITS) & (ones <= HASH_BITS - PLAIN_BITS))
 
 
 def _sorted_pairs(found: list[Pairs], ordered: bool) -> Pairs:

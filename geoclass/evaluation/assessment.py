@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
-from ..datasets.duplicates import dhashes, leaks, unpack_hashes
+from ..datasets.duplicates import Prints, leaks, prints_of
 from ..datasets.reference import read_reference
 from ..datasets.splits import split_blocks
 from ..datasets.store import is_dataset, read_dataset, read_tiles
@@ -62,10 +62,10 @@ def assess(
     # A dataset says itself what it was cut from; class folders are taken for what the model was trained on.
     tiles = read_tiles(data, meta.size_px, meta.scheme, None if is_dataset(data) else meta.sensor, meta.bands)
     tiles = _chosen(tiles, split, data)
-    hashes = dhashes(shown(tiles))
+    prints = prints_of(shown(tiles))
     leaked = np.zeros(len(tiles), bool)
     if meta.training_tiles:
-        leaked[leaks(unpack_hashes(meta.training_tiles), hashes)[:, 1]] = True
+        leaked[leaks(Prints.unpacked(meta.training_tiles), prints)[:, 1]] = True
     if leaked.any() and not allow_leak:
         raise EvaluationError(
             f"{int(leaked.sum())} of {len(tiles)} tiles of {data} look like tiles that {name} was trained on, first "

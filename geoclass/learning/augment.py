@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -10,31 +11,47 @@ from torch import nn
 
 from ..views import as_jpeg
 
-Augmentation = Literal["overhead", "turns", "none"]
+Augmentation = Literal["overhead", "sensors", "turns", "none"]
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 
-SCALE = 1.25
-GAIN, GAMMA, HAZE, VEIL = 0.1, 0.2, 0.15, 220.0
-JPEG_SHARE = 0.25
+VEIL = 220.0
+"""The grey that haze veils towards."""
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How far tiles are changed: zoom either way, gain of a band, exponent of brightness, share of haze, share as JPEG."""
+
+    scale: float
+    gain: float
+    gamma: float
+    haze: float
+    jpeg: float
+
+
+STRENGTHS = {
+    "overhead": Strength(1.05, 0.02, 0.05, 0.03, 0.4),
+    "sensors": Strength(1.25, 0.15, 0.25, 0.2, 0.25),
+}
 
 
 def augmented(brightness: torch.Tensor, kind: Augmentation, random: torch.Generator) -> torch.Tensor:
     """Tiles (N, C, H, W), brightness in 0–255, changed at random; `random` is a CPU generator.
 
-    `turns` gives each tile one of the eight turns and mirrored turns; `overhead` besides zooms by up to SCALE either
-    way, moves by parts of a pixel, stores a share as JPEG, and changes light as another sensor or day would: a gain a
-    band, a gamma, and haze that veils towards grey.
+    `turns` gives each tile one of the eight turns and mirrored turns; `overhead` besides zooms a little, moves by parts
+    of a pixel, stores a share as JPEG, and changes light a little: a gain a band, a gamma, and haze. `sensors` does so as
+    much as another sensor, season or day would, for models that must travel.
     """
     if kind == "none":
         return brightness
     if kind == "turns":
         return _placed(brightness, random, 1.0)
-    tiles = brightness.clone()
-    stored = torch.rand(len(tiles), generator=random) < JPEG_SHARE
+    strength, tiles = STRENGTHS[kind], brightness.clone()
+    stored = torch.rand(len(tiles), generator=random) < strength.jpeg
     if stored.any():
         quality = int(torch.randint(40, 95, (1,), generator=random))
         tiles[stored] = as_jpeg(tiles[stored], quality).to(tiles.dtype)
-    return _lit(_placed(tiles, random, SCALE), random)
+    return _lit(_placed(tiles, random, strength.scale), strength, random)
 
 
 def _placed(tiles: torch.Tensor, random: torch.Generator, scale: float) -> torch.Tensor:
@@ -54,14 +71,14 @@ def _placed(tiles: torch.Tensor, random: torch.Generator, scale: float) -> torch
     return nn.functional.grid_sample(tiles, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _lit(tiles: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+def _lit(tiles: torch.Tensor, strength: Strength, random: torch.Generator) -> torch.Tensor:
     count, bands = tiles.shape[:2]
 
     def draw(shape: tuple[int, ...], low: float, high: float) -> torch.Tensor:
         return (low + (high - low) * torch.rand(shape, generator=random)).to(tiles.device)
 
-    gain = draw((count, bands, 1, 1), 1 - GAIN, 1 + GAIN)
-    gamma = draw((count, 1, 1, 1), 1 - GAMMA, 1 + GAMMA)
-    haze = draw((count, 1, 1, 1), 0, HAZE) * (draw((count, 1, 1, 1), 0, 1) < 0.5)
+    gain = draw((count, bands, 1, 1), 1 - strength.gain, 1 + strength.gain)
+    gamma = draw((count, 1, 1, 1), 1 - strength.gamma, 1 + strength.gamma)
+    haze = draw((count, 1, 1, 1), 0, strength.haze) * (draw((count, 1, 1, 1), 0, 1) < 0.5)
     light = 255 * (tiles.clamp(0, 255) / 255) ** gamma * gain
     return (light * (1 - haze) + VEIL * haze).clamp(0, 255)

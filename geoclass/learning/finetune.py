@@ -51,14 +51,14 @@ class Recipe:
     that are kept, 0 for none; patience: epochs without a better validation loss before stopping, 0 for never.
     """
 
-    epochs: int = 12
+    epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 5e-4
     weight_decay: float = 0.02
     layers: Literal["all", "last"] = "all"
     layer_decay: float = 0.95
-    dropout: float = 0.2
-    smoothing: float = 0.05
+    dropout: float = 0.0
+    smoothing: float = 0.0
     mixup: float = 0.0
     consistency: float = 2.0
     augmentation: Augmentation = "overhead"

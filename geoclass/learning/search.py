@@ -204,7 +204,7 @@ class _Hunt:
     def firsts(self) -> list[dict[str, Any]]:
         """The default, then what most often wins."""
         lite = backbones.DEFAULT
-        tuned = {"learning_rate": 5e-4, "overhead": True, "mixup": 0.0, "smoothing": 0.1}
+        tuned = {"learning_rate": 5e-4, "overhead": True, "mixup": 0.0, "smoothing": 0.0}
         return [
             {"head": "logistic", "backbone": lite, "input": 0.5, "views": 4},
             {"head": "svm", "backbone": lite, "input": 0.5, "views": 4},
@@ -238,7 +238,7 @@ class _Hunt:
         recipe = Recipe(
             epochs=MOST_EPOCHS,
             learning_rate=trial.suggest_float("learning_rate", 1e-4, 2e-3, log=True),
-            augmentation="overhead" if trial.suggest_categorical("overhead", (True, False)) else "turns",
+            augmentation="overhead" if trial.suggest_categorical("overhead", (True, False)) else "sensors",
             mixup=float(trial.suggest_categorical("mixup", (0.0, 0.2))),
             smoothing=float(trial.suggest_categorical("smoothing", (0.0, 0.1))),
         )
