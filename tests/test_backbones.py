@@ -102,15 +102,24 @@ class TestPackagedWeights:
         again = backbones.build("efficientnet_lite0", classes=7)
         assert torch.equal(other.classifier.weight, again.classifier.weight)
 
-    def test_bands_are_adapted_as_timm_does(self, network):
-        """A grey tile gives the same features through one band as through three equal ones, and through four."""
+    def test_first_filters_fit_the_bands(self, network):
+        """A grey tile gives the same features through one band, three or four; further bands get the filters' mean."""
         three = backbones.build("efficientnet_lite0", classes=1000, bands=3).conv_stem
         one = backbones.build("efficientnet_lite0", classes=1000, bands=1).conv_stem
         four = backbones.build("efficientnet_lite0", classes=1000, bands=4).conv_stem
         grey = tiles(bands=1, size_px=32)
         assert torch.allclose(one(grey), three(grey.repeat(1, 3, 1, 1)), atol=1e-4)
-        wanted = three.weight.repeat(1, 2, 1, 1)[:, :4] * 3 / 4
-        assert torch.allclose(four.weight, wanted)
+        assert torch.allclose(four(grey.repeat(1, 4, 1, 1)), three(grey.repeat(1, 3, 1, 1)), atol=1e-4)
+        assert torch.allclose(four.weight[:, :3], three.weight * 3 / 4)
+        assert torch.allclose(four.weight[:, 3], three.weight.mean(dim=1) * 3 / 4)
+
+    def test_filters_go_by_the_bands_names(self):
+        three = backbones.build("efficientnet_lite0", classes=1000).conv_stem.weight
+        turned = backbones.build("efficientnet_lite0", classes=1000, bands=("blue", "green", "red")).conv_stem.weight
+        assert torch.allclose(turned, three.flip(1))
+        infrared = backbones.build("efficientnet_lite0", classes=1000, bands=("nir", "red", "green")).conv_stem.weight
+        assert torch.allclose(infrared[:, 1:], three[:, :2])
+        assert torch.allclose(infrared[:, 0], three.mean(dim=1), atol=1e-6)
 
     def test_a_package_that_does_not_fit_is_told(self, monkeypatch, tmp_path):
         (tmp_path / "models").mkdir()

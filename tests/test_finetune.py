@@ -127,7 +127,7 @@ class TestLearning:
         with torch.inference_mode():
             said = network.eval()(3 * torch.randn(200, 3, 32, 32)).softmax(dim=1)
         assert float(said[:, 3].max()) == 0
-        assert tuned.history[0]["loss"] < 5  # label smoothing did not meet an impossible class
+        assert tuned.history[0]["loss"] < 8  # label smoothing did not meet an impossible class
 
 
 class TestWhatTrains:

@@ -104,7 +104,13 @@ def test_killed_while_outputs_are_moved_into_place(here, tiny_bundle):
 
 def test_ctrl_c_says_how_to_resume(here, tiny_bundle):
     run = subprocess.Popen(
-        command(tiny_bundle, "stopped"), cwd=here, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(tiny_bundle, "stopped"),
+        cwd=here,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # A background job inherits that interrupts are ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for("stopped/.scene.journal/part-*", here, run)
     run.send_signal(signal.SIGINT)

@@ -676,5 +676,7 @@ def test_the_command_s_defaults_are_the_library_s():
     for settings in (Recipe(), Method()):
         for field in dataclasses.fields(settings):
             if field.name not in ("recipe", "weights") and field.name in defaults:
-                assert (defaults[field.name] or None) == (getattr(settings, field.name) or None), field.name
+                ours = getattr(settings, field.name)
+                if ours not in (None, False):  # click has a mark of its own for an option without a default
+                    assert defaults[field.name] == ours, field.name
     assert {field.name for field in dataclasses.fields(Recipe)} <= set(defaults)

@@ -207,7 +207,7 @@ def _tracker(record: RunRecord, out: Path, uri: str | None, experiment: str) -> 
     tags = {
         "geoclass.run": record.id,
         "geoclass.command": record.command,
-        **{f"geoclass.datasets.store.{key}": value for key, value in flat(record.dataset).items()},
+        **{f"geoclass.dataset.{key}": value for key, value in flat(record.dataset).items()},
         **{f"geoclass.environment.{key}": value for key, value in record.environment.items()},
     }
     known = record.tracked.run_id if record.tracked else None

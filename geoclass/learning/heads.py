@@ -25,7 +25,7 @@ COSTS = (1e-4, 3e-4, 1e-3)
 FOLDS = 3
 DRAWS = 10
 TREES = 300
-PROJECTION = 128
+COMPONENTS = 64
 NEVER = -1e4  # the logit of a class of the scheme that has no tiles
 
 
@@ -255,16 +255,22 @@ def _fit_svm(scaled: Features, tiles: Labelled, costs: Sequence[float], seed: in
 
 
 def _fit_forest(scaled: Features, tiles: Labelled, trees: Sequence[float], seed: int) -> list[_Answer]:
-    """A random forest (Breiman 2001) on the principal components of the tiles' mean features.
+    """A random forest (Breiman 2001) on what a tree can cut: components of the features, not single ones.
 
-    Single features of a network say little; the components gather what a tree can cut.
+    These are the first principal components of the tiles' mean features, and the directions of a logistic regression,
+    which tell classes apart where the components tell tiles apart. Views count as two means, of the turned and of the
+    other ones: single views would only teach the trees what differs between them.
     """
     means = scaled.mean(axis=1)
     centre = means.mean(axis=0)
     _, _, axes = np.linalg.svd(means - centre, full_matrices=False)
-    weight = np.asarray(axes[: min(PROJECTION, len(axes))], np.float32)
+    told = _fit_logistic(scaled, tiles, PENALTIES[:1], seed)[0].weight
+    told = told[np.abs(told).max(axis=1) > 0]
+    told /= np.linalg.norm(told, axis=1, keepdims=True)
+    weight = np.vstack([axes[: min(COMPONENTS, len(axes))], told]).astype(np.float32)
     bias = np.asarray(-weight @ centre, np.float32)
-    rows, targets, weights = _rows(scaled, tiles)
+    parts = [scaled[:, :TURNS], scaled[:, TURNS:]] if scaled.shape[1] > TURNS else [scaled]
+    rows, targets, weights = _rows(np.stack([part.mean(axis=1) for part in parts], axis=1), tiles)
     found = []
     for count in trees:
         model = RandomForestClassifier(int(count), min_samples_leaf=2, n_jobs=-1, random_state=seed)
