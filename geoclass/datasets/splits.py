@@ -15,8 +15,8 @@ import numpy.typing as npt
 import scipy.spatial
 
 from ..errors import DatasetError
+from .tileset import BUFFER, TEST
 
-TRAIN, VALIDATION, TEST, BUFFER = "train", "validation", "test", "buffer"
 LEAST_BLOCK_TILES = 3
 LEAST_BLOCKS = 20
 DEALS = 24
