@@ -153,7 +153,7 @@ class Predictor:
         while at < len(tiles):
             part = tiles[at : at + self.batch_size]
             try:
-                brightness = self._brightness(np.stack(part))
+                brightness = brightness_of(np.stack(part), self.sensor, self.device)
                 thumbnails[at : at + len(part)] = self._thumbnails(brightness)
                 probabilities[at : at + len(part)] = self._probabilities(brightness)
             except torch.cuda.OutOfMemoryError:
@@ -164,14 +164,6 @@ class Predictor:
                 continue
             at += len(part)
         return Prediction(probabilities, thumbnails, perf_counter() - start)
-
-    def _brightness(self, batch: Pixels) -> torch.Tensor:
-        """(N, C, side, side) float32 brightness at the network's input side."""
-        plain = batch.dtype == np.uint8 and self.sensor.scale.affine() == (1.0, 0.0)
-        if plain and self.device.type == "cpu":
-            # Bytes are resampled several times as fast as floats, to within half a grey level of the same.
-            return resampled(torch.from_numpy(batch), self.answers.side_px).to(torch.float32)
-        return resampled(brightness_of(batch, self.sensor, self.device), self.answers.side_px)
 
     def _thumbnails(self, brightness: torch.Tensor) -> ByteArray:
         # Every step-th pixel will do for a picture this small, and costs a fraction.

@@ -190,7 +190,7 @@ def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, 
     [
         ["--head", "svm"],
         ["--head", "forest"],
-        ["--head", "finetune", "--epochs", "2", "--consistency", "0", "--input-size", "112"],
+        ["--head", "finetune", "--epochs", "3", "--consistency", "0"],
         ["--backbone", "efficientnet_lite0", "--input-size", "224", "--views", "1", "--sample-frac", "0.5"],
     ],
     ids=["svm", "forest", "finetune", "full size"],
