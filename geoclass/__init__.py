@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .areas.estimate import estimate
+    from .areas.sampling import draw_sample
     from .bundle import Bundle, import_state_dict, load_bundle, save_bundle
+    from .change import ChangeResult, change
+    from .changes.stored import read_change
     from .classify import Result, classify
     from .errors import GeoclassError
     from .grid import TileGrid
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bundle": "bundle",
+    "ChangeResult": "change",
     "ClassScheme": "schemes",
     "GeoclassError": "errors",
     "Labels": "labels",
@@ -42,12 +47,16 @@ _HOMES = {
     "Sensor": "sensors",
     "TileGrid": "grid",
     "TileIndex": "tileindex",
+    "change": "change",
     "classify": "classify",
+    "draw_sample": "areas.sampling",
+    "estimate": "areas.estimate",
     "import_state_dict": "bundle",
     "load_bundle": "bundle",
     "load_scheme": "schemes",
     "load_sensor": "sensors",
     "open": "mosaic",
+    "read_change": "changes.stored",
     "read_index": "tileindex",
     "read_result": "results",
     "save_bundle": "bundle",
@@ -56,6 +65,7 @@ _HOMES = {
 
 __all__ = [
     "Bundle",
+    "ChangeResult",
     "ClassScheme",
     "GeoclassError",
     "Labels",
@@ -65,12 +75,16 @@ __all__ = [
     "TileGrid",
     "TileIndex",
     "__version__",
+    "change",
     "classify",
+    "draw_sample",
+    "estimate",
     "import_state_dict",
     "load_bundle",
     "load_scheme",
     "load_sensor",
     "open",
+    "read_change",
     "read_index",
     "read_result",
     "save_bundle",
@@ -92,7 +106,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps the functions `classify` and `train` from being hidden by the submodules of the same names.
+    """Keeps the functions `change`, `classify` and `train` from being hidden by the submodules of the same names.
 
     The import system sets every submodule as an attribute of its package, whoever imports it first.
     """

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from . import __version__
+from . import __version__, smoothing
 from .aoi import outlines_as_text
 from .blocks import BlockPixels, TileBlock, read_ahead
 from .bundle import Bundle
@@ -28,6 +28,7 @@ from .files import require_absent, require_plain_name, require_writable, write_e
 from .grid import AoiRule, bounding_range
 from .journal import Journal, Part, began_publishing
 from .labels import Labels
+from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
 from .plan import Plan, make_plan
 from .predict import Predictor, choose_device
@@ -77,12 +78,15 @@ class Settings:
     overwrite: bool = False
     force: bool = False
     basemap: bool = False
+    smooth: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise GeoclassError(f"--batch-size is {self.batch_size}; give 1 or more")
         if self.readers is not None and self.readers < 1:
             raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
+        if self.smooth is not None:
+            smoothing.require_method(self.smooth)
         unknown = [name for name in self.formats if name not in vector.FORMATS]
         if unknown:
             raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
@@ -102,6 +106,7 @@ def classify(
     aoi_rule: AoiRule = "touches",
     min_valid: float | None = None,
     date: str | None = None,
+    like: str | Path | None = None,
     batch_size: int | None = None,
     device: str = "auto",
     readers: int | None = None,
@@ -109,16 +114,26 @@ def classify(
     overwrite: bool = False,
     force: bool = False,
     basemap: bool = False,
+    smooth: str | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """Classify scenes, or a tile index, with a bundle.
+    """Classify scenes, or a tile index, with a bundle; with `like`, a result of another date, in its imagery's colours.
 
     With `out` the results go to files `out/name.*` and an interrupted run continues where it stopped; without it they
-    stay in memory. Raises a GeoclassError of the fitting kind for everything that bad input can cause.
+    stay in memory. smooth: one of `smoothing.METHODS`, after which the labels keep the model's own probabilities beside.
+    Raises a GeoclassError of the fitting kind for everything that bad input can cause.
     """
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     settings = Settings(
-        Path(out) if out is not None else None, batch_size, device, readers, tuple(formats), overwrite, force, basemap
+        Path(out) if out is not None else None,
+        batch_size,
+        device,
+        readers,
+        tuple(formats),
+        overwrite,
+        force,
+        basemap,
+        smooth,
     )
     plan = make_plan(
         named,
@@ -133,6 +148,8 @@ def classify(
         min_valid=min_valid,
         date=date,
     )
+    if like is not None:
+        plan = match_colours(plan, Path(like))
     return run(plan, settings, progress)
 
 
@@ -193,7 +210,12 @@ def _predicted(
         return
     device = choose_device(settings.device)
     predictor = Predictor(
-        plan.bundle, plan.mosaic.sensor, device=device, batch_size=settings.batch_size, thumbnail_px=thumbnail_px
+        plan.bundle,
+        plan.mosaic.sensor,
+        device=device,
+        batch_size=settings.batch_size,
+        thumbnail_px=thumbnail_px,
+        tone=plan.tone,
     )
     on_cpu = device.type == "cpu"
     threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
@@ -246,6 +268,8 @@ def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: fl
         np.concatenate([part.thumbnails for part in parts])[order],
         _info(plan, left_out),
     )
+    if settings.smooth is not None:  # the journal keeps what the model said, so that this may differ in a continued run
+        labels = smoothing.smooth(labels, settings.smooth)
     timings = {
         "seconds_total": seconds,
         "seconds_reading": sum(part.read_seconds for part in parts),
@@ -265,6 +289,8 @@ def _info(plan: Plan, left_out: int) -> dict[str, Any]:
         "inputs": plan.mosaic.files,
         "sensor": plan.mosaic.sensor.name,
         "bundle": plan.bundle.digest,
+        "model": plan.model,
+        "like": plan.tone.reference if plan.tone else None,
         "backbone": plan.bundle.meta.backbone,
         "grid": plan.grid.prefix,
         "min_valid": plan.min_valid,
@@ -287,6 +313,7 @@ def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, An
         "tiles": [len(plan), hashlib.blake2b(tiles.tobytes(), digest_size=16).hexdigest()],
         "min_valid": plan.min_valid,
         "sensor": plan.mosaic.sensor.model_dump(mode="json"),
+        "tone": plan.tone.digest if plan.tone else None,
         "batch_size": settings.batch_size,
         "thumbnail_px": thumbnail_px,
         "version": __version__,

@@ -42,3 +42,7 @@ class EvaluationError(GeoclassError):
 
 class DatasetError(GeoclassError):
     """Labels or labelled tiles that cannot be used."""
+
+
+class ChangeError(GeoclassError):
+    """Results that cannot be compared over time, or a sample that cannot carry an estimate."""

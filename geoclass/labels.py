@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import geopandas as gpd
@@ -18,6 +18,8 @@ FloatArray = npt.NDArray[np.float32]
 ByteArray = npt.NDArray[np.uint8]
 
 GDF_COLUMNS = ("tile_id", "column", "row", "class_id", "class", "confidence", "valid_fraction")
+SMOOTHING_KEY = "smoothing"
+"""Where `info` says in words how labels were smoothed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Labels:
 
     columns, rows: (N,) tile positions on `grid`; probabilities: (N, K) in the scheme's order, rows sum to 1;
     valid_fraction: (N,) share of pixels with data; thumbnails: (N, k, k, 3) small pictures in 0–255, or None.
-    `info` holds plain values that travel with the outputs (date, inputs, bundle, options).
+    `info` holds plain values that travel with the outputs (date, inputs, bundle, options). raw: (N, K) the model's own
+    probabilities where `probabilities` are smoothed ones, else None.
     """
 
     grid: TileGrid
@@ -37,6 +40,7 @@ class Labels:
     valid_fraction: FloatArray
     thumbnails: ByteArray | None = None
     info: Mapping[str, Any] = field(default_factory=dict)
+    raw: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -57,6 +61,18 @@ class Labels:
         return np.asarray(self.probabilities.max(axis=1))
 
     @property
+    def evidence(self) -> FloatArray:
+        """(N, K) the model's own probabilities, smoothed or not: what each tile's picture says by itself."""
+        return self.probabilities if self.raw is None else self.raw
+
+    def unsmoothed(self) -> Labels:
+        """These labels as the model gave them."""
+        if self.raw is None:
+            return self
+        info = {key: value for key, value in self.info.items() if key != SMOOTHING_KEY}
+        return replace(self, probabilities=self.raw, raw=None, info=info)
+
+    @property
     def tile_ids(self) -> list[str]:
         return self.grid.tile_ids(self.columns, self.rows)
 
@@ -66,7 +82,10 @@ class Labels:
         return bounding_range(self.columns, self.rows)
 
     def to_gdf(self) -> gpd.GeoDataFrame:
-        """One row a tile, in the grid's CRS: the columns of layer `landcover`, `p_<class>` for each class, polygon."""
+        """One row a tile, in the grid's CRS: the columns of layer `landcover`, `p_<class>` for each class, polygon.
+
+        Smoothed labels have `raw_class` and `raw_p_<class>` as well, which the model gave.
+        """
         names = np.asarray(self.scheme.names, dtype=object)
         frame = pd.DataFrame(
             {
@@ -75,12 +94,17 @@ class Labels:
                 "row": self.rows,
                 "class_id": self.class_ids.astype(np.int32),
                 "class": names[self.class_index],
+                **({} if self.raw is None else {"raw_class": names[self.raw.argmax(axis=1)]}),
                 "confidence": self.confidence,
-                **{f"p_{name}": self.probabilities[:, k] for k, name in enumerate(self.scheme.names)},
+                **self._named("p_", self.probabilities),
+                **({} if self.raw is None else self._named("raw_p_", self.raw)),
                 "valid_fraction": self.valid_fraction,
             }
         )
         return gpd.GeoDataFrame(frame, geometry=self.grid.polygons(self.columns, self.rows), crs=self.grid.crs)
+
+    def _named(self, start: str, table: FloatArray) -> dict[str, FloatArray]:
+        return {f"{start}{name}": table[:, k] for k, name in enumerate(self.scheme.names)}
 
     def image(self, values: npt.NDArray[Any], fill: float = 0) -> npt.NDArray[Any]:
         """Per-tile `values` (N, …) laid out as an image (rows, columns, …) over `range`, north up, else `fill`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,6 +18,7 @@ from .history.registry import resolve
 from .mosaic import Mosaic, open_mosaic
 from .sensors import Sensor, load_sensor, require_bands
 from .tileindex import INDEX_SUFFIX, MIN_VALID, build_index, check_fraction, read_index, select_tiles
+from .tones import Tone
 
 SMALL_RUN_TILES = 64
 """Up to this many tiles a run measures their data first, to keep the best-covered one where none is half covered."""
@@ -25,7 +26,8 @@ SMALL_RUN_TILES = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a run is of. `columns`, `rows` (N,) are the tiles to read, from the north-west line by line."""
+    """Everything a run is of. `columns`, `rows` (N,) are the tiles to read, from the north-west line by line; `model`
+    is what the bundle was named by, empty for one in memory."""
 
     name: str
     mosaic: Mosaic
@@ -39,6 +41,8 @@ class Plan:
     aoi_rule: AoiRule
     note: str = ""
     left_out: int = 0
+    tone: Tone | None = None
+    model: str = ""
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -89,11 +93,13 @@ def make_plan(
     bundle = model if isinstance(model, Bundle) else load_bundle(resolve(model))
     if min_valid is not None:
         check_fraction("--min-valid", min_valid)
+    named = "" if isinstance(model, Bundle) else str(model)
     indexes = [item for item in inputs if str(item).endswith(INDEX_SUFFIX)]
     if indexes and len(inputs) > 1:
         raise GridError(f"{indexes[0]} is a tile index and names its own scenes; give it alone")
     if indexes:
-        return _plan_from_index(Path(indexes[0]), bundle, name, size_px, gsd_m, crs, aoi, aoi_rule, min_valid, date)
+        plan = _plan_from_index(Path(indexes[0]), bundle, name, size_px, gsd_m, crs, aoi, aoi_rule, min_valid, date)
+        return replace(plan, model=named)
     chosen = load_sensor(sensor) if isinstance(sensor, str | Path) else sensor
     mosaic = open_mosaic(inputs, chosen, default=bundle.meta.sensor)
     _require_bands(mosaic, bundle)
@@ -129,6 +135,7 @@ def make_plan(
         aoi_rule=aoi_rule,
         note=note,
         left_out=left_out,
+        model=named,
     )
 
 

@@ -20,6 +20,7 @@ from .errors import UnfitError
 from .labels import ByteArray, FloatArray
 from .reader import Pixels
 from .sensors import Sensor
+from .tones import Tone
 from .views import dihedral
 
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
@@ -99,6 +100,18 @@ def brightness_of(batch: Pixels, sensor: Sensor, device: torch.device) -> torch.
     return values.mul_(scale).add_(offset).clamp_(0, 255)
 
 
+def toned(brightness: torch.Tensor, curves: torch.Tensor) -> torch.Tensor:
+    """Brightness (N, C, H, W) through a curve a band, (C, 256), linear between levels; see `tones.Tone`."""
+    last = curves.shape[1] - 1
+    below = brightness.clamp(0, last).floor()
+    share = brightness - below
+    found = torch.empty_like(brightness)
+    for band, curve in enumerate(curves):
+        at = below[:, band].long()
+        found[:, band] = torch.lerp(curve[at], curve[(at + 1).clamp_(max=last)], share[:, band])
+    return found
+
+
 def shown(tiles: TileSet) -> Iterator[npt.NDArray[np.uint8]]:
     """Each tile as (H, W, 3) uint8 brightness of its first three bands."""
     for start in range(0, len(tiles), SHOWN_AT_ONCE):
@@ -112,7 +125,8 @@ class Predictor:
     """A bundle's network made ready for a device: convolutions fused with their normalisation, channels last.
 
     `sensor` is the scene's: its scaling turns stored numbers into brightness, on the device. On CUDA the network runs
-    in half precision under autocast and gives float32 probabilities. A batch is halved, once, when memory runs out.
+    in half precision under autocast and gives float32 probabilities. With `tone` (of the bundle's bands) the network sees
+    brightness through its curves; thumbnails show it as it is. A batch is halved, once, when memory runs out.
     """
 
     def __init__(
@@ -123,6 +137,7 @@ class Predictor:
         device: torch.device,
         batch_size: int | None = None,
         thumbnail_px: int = 8,
+        tone: Tone | None = None,
     ) -> None:
         self.device = device
         self.batch_size = batch_size or DEFAULT_BATCH[device.type]
@@ -137,6 +152,7 @@ class Predictor:
             self.forest = forest.load_forest(bundle.forest, "the bundle", **fit)
         self.temperature = meta.temperature
         self.sensor = sensor
+        self.curves = None if tone is None else torch.from_numpy(tone.curves).to(device)
         names = list(meta.bands)
         rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
         self.rgb = rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)]
@@ -155,6 +171,8 @@ class Predictor:
             try:
                 brightness = brightness_of(np.stack(part), self.sensor, self.device)
                 thumbnails[at : at + len(part)] = self._thumbnails(brightness)
+                if self.curves is not None:
+                    brightness = toned(brightness, self.curves)
                 probabilities[at : at + len(part)] = self._probabilities(brightness)
             except torch.cuda.OutOfMemoryError:
                 if self.batch_size == 1:

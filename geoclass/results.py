@@ -14,7 +14,7 @@ import pyogrio
 
 from .errors import GeoclassError, OutputError
 from .grid import TileGrid
-from .labels import Labels
+from .labels import SMOOTHING_KEY, FloatArray, Labels
 from .outputs.style import GRID_KEY, INFO_KEY, LAYER, SCHEME_KEY
 from .schemes import ClassScheme
 
@@ -28,14 +28,16 @@ def read_result(path: Path) -> Labels:
     """The Labels in a GeoPackage written by `outputs.vector.write_gpkg`; thumbnails are not kept there.
 
     Probabilities and valid fractions are the float32 values that were written. Tiles deleted since are absent;
-    columns added since are ignored, and so are edits of `class`: the class is the most probable one. Raises
-    OutputError where the file is missing, no geoclass result, or damaged.
+    columns added since are ignored, and so are edits of `class`: the class is the most probable one. Smoothed labels
+    come with the model's own probabilities beside. Raises OutputError where the file is missing, no geoclass result, or
+    damaged.
     """
     if not path.is_file():
         raise OutputError(f"there is no file {path}; name the .gpkg that geoclass classify wrote")
     described = _describe(path)
     scheme, grid, info = _metadata(path, described["layer_metadata"] or {})
-    wanted = ["tile_id", "column", "row", *(f"p_{name}" for name in scheme.names), "valid_fraction"]
+    tables = [start for start in ("p_", "raw_p_") if start == "p_" or info.get(SMOOTHING_KEY)]
+    wanted = ["tile_id", "column", "row", *(f"{t}{name}" for t in tables for name in scheme.names), "valid_fraction"]
     absent = [name for name in wanted if name not in set(described["fields"])]
     if absent:
         raise _damaged(path, f"column {absent[0]!r} is missing")
@@ -93,18 +95,25 @@ def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, inf
     if not all(np.issubdtype(values.dtype, np.number) and np.isfinite(values).all() for values in numbers.values()):
         raise _damaged(path, "a number is missing or is text")
     order = _order(fields)
-    probabilities = np.stack([fields[f"p_{name}"][order] for name in scheme.names], axis=1).astype(np.float32)
-    if len(order) and (probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > SUM_SLACK):
-        raise _damaged(path, "a tile's probabilities do not sum to 1")
     return Labels(
         grid=grid,
         scheme=scheme,
         columns=fields["column"][order].astype(np.int64),
         rows=fields["row"][order].astype(np.int64),
-        probabilities=probabilities,
+        probabilities=_probabilities(path, fields, "p_", scheme, order),
         valid_fraction=fields["valid_fraction"][order].astype(np.float32),
         info=info,
+        raw=_probabilities(path, fields, "raw_p_", scheme, order) if info.get(SMOOTHING_KEY) else None,
     )
+
+
+def _probabilities(
+    path: Path, fields: Fields, start: str, scheme: ClassScheme, order: npt.NDArray[np.intp]
+) -> FloatArray:
+    table = np.stack([fields[f"{start}{name}"][order] for name in scheme.names], axis=1).astype(np.float32)
+    if len(order) and (table.min() < 0 or np.abs(table.sum(axis=1) - 1).max() > SUM_SLACK):
+        raise _damaged(path, "a tile's probabilities do not sum to 1")
+    return table
 
 
 def _order(fields: Fields) -> npt.NDArray[np.intp]:

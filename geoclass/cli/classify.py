@@ -35,10 +35,17 @@ if TYPE_CHECKING:
 @aoi_options
 @click.option("--date", help="Date of the imagery, as 2019-07-14 or 2019.  [default: told from the files]")
 @click.option(
+    "--like", type=click.Path(), help="A result of another date: bring this imagery to its imagery's colours."
+)
+@click.option(
     "--format", "formats", multiple=True, help="Also write parquet, fgb, geojson, pmtiles or csv; may be repeated."
 )
 @click.option("--batch-size", type=int, help="Tiles a batch.  [default: 32 on a CPU, 256 on CUDA]")
 @click.option("--readers", type=int, help="Threads that read.  [default: one a core, at most 4; 8 on CUDA]")
+@click.option(
+    "--smooth", type=click.Choice(["plurality", "potts"]),
+    help="Smooth the labels by those of neighbours; what the model said is kept beside.  [default: not]",
+)  # fmt: skip
 @device_option
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
@@ -47,8 +54,8 @@ if TYPE_CHECKING:
 def command(
     ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
     size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
-    date: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
-    basemap: bool, force: bool, overwrite: bool,
+    date: str | None, like: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
+    basemap: bool, smooth: str | None, force: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
 
@@ -70,8 +77,9 @@ def command(
     with progress_bar(ctx) as progress:
         result = classify(
             inputs, bundle, out=out, name=name, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, aoi=aoi,
-            aoi_rule=aoi_rule, min_valid=min_valid, date=date, batch_size=batch_size, device=device, readers=readers,
-            formats=formats, overwrite=overwrite, force=force, basemap=basemap, progress=progress,
+            aoi_rule=aoi_rule, min_valid=min_valid, date=date, like=like, batch_size=batch_size, device=device, readers=readers,
+            formats=formats, overwrite=overwrite, force=force, basemap=basemap, smooth=smooth,
+            progress=progress,
         )  # fmt: skip
     say = console(ctx)
     labels, timings = result.labels, result.timings
@@ -81,6 +89,9 @@ def command(
     )
     if labels.info["note"]:
         say.print(f"note: {labels.info['note']}")
+    if labels.raw is not None:
+        moved = int((labels.class_index != labels.evidence.argmax(axis=1)).sum())
+        say.print(f"{moved:,} tiles have another class by smoothing ({labels.info['smoothing']})")
     say.print(class_table(summarise(labels)["classes"]))
     say.print("Mapped areas are tile counts; they carry no error bars and are no estimates.")
     for path in result.files.values():

@@ -11,7 +11,7 @@ import numpy as np
 from .. import __version__
 from ..files import write_errors
 from ..grid import crs_text
-from ..labels import Labels
+from ..labels import SMOOTHING_KEY, Labels
 from . import style
 
 M2_PER_HA = 10_000
@@ -88,6 +88,12 @@ def _notes(labels: Labels) -> list[str]:
         reason = f" because less than {float(min_valid):.0%} of their ground has data" if min_valid is not None else ""
         notes.append(
             f"{int(left_out):,} tiles were not classified{reason}; they have no polygon and are 0 in the raster."
+        )
+    if labels.raw is not None:
+        moved = int(np.count_nonzero(labels.class_index != labels.raw.argmax(axis=1)))
+        notes.append(
+            f"Smoothed: {labels.info.get(SMOOTHING_KEY)}. {moved:,} tiles have another class by it; what the model said of each "
+            "stands in raw_class and raw_p_<class>."
         )
     return notes
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -17,26 +15,14 @@ import pyproj
 from ..errors import OutputError
 from ..files import write_errors
 from ..labels import Labels
+from ..schemes import ClassScheme
 from . import style
+from .geopackage import GEOMETRY, GPKG_VERSION, Style, cut_short, finish
 
 FORMATS = {"parquet": ".parquet", "fgb": ".fgb", "geojson": ".geojson", "pmtiles": ".pmtiles", "csv": ".csv"}
 """The optional formats and the suffix of each."""
 
 WGS84 = pyproj.CRS.from_epsg(4326)
-
-# The columns QGIS makes when it saves a style into a GeoPackage (src/core/providers/ogr of QGIS 3).
-STYLE_TABLE = """CREATE TABLE layer_styles (
-    id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
-    f_table_catalog TEXT(256), f_table_schema TEXT(256), f_table_name TEXT(256), f_geometry_column TEXT(256),
-    styleName TEXT(30), styleQML TEXT, styleSLD TEXT, useAsDefault BOOLEAN,
-    description TEXT, owner TEXT(30), ui TEXT(30),
-    update_time DATETIME DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')))"""
-STYLE_ROW = """INSERT INTO layer_styles (f_table_catalog, f_table_schema, f_table_name, f_geometry_column,
-    styleName, styleQML, styleSLD, useAsDefault, description, owner) VALUES ('', '', ?, ?, ?, ?, '', 1, ?, '')"""
-REGISTER = "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('layer_styles', 'attributes', ?)"
-GEOMETRY = "geom"
-GPKG_VERSION = "1.3"
-"""Newest GeoPackage version that GDAL 3.6, which Debian 12's QGIS uses, reads without a warning."""
 
 # Coordinates in a vector tile are whole numbers up to 4096 (its extent). The deepest level is the first at which
 # a tile of ours is at least 128 of them wide, so that no corner moves by more than 1/256 of its side; viewers
@@ -71,30 +57,11 @@ def write_gpkg(labels: Labels, path: Path) -> None:
             IDENTIFIER=style.title(labels),
             DESCRIPTION=style.description(labels),
         )
-        with closing(sqlite3.connect(path)) as database, database:
-            if not _is_indexed(database, len(labels)):
-                raise _cut_short(path)
-            _add_style(labels, database)
+        finish(path, style.LAYER, len(labels), [_style(labels.scheme)])
 
 
-def _is_indexed(database: sqlite3.Connection, tiles: int) -> bool:
-    # On a disk that is all but full, GDAL leaves the spatial index out without a word.
-    table = f"rtree_{style.LAYER}_{GEOMETRY}"
-    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchall():
-        return False
-    return bool(database.execute(f"SELECT count(*) = ? FROM {table}_rowid", (tiles,)).fetchone()[0])
-
-
-def _add_style(labels: Labels, database: sqlite3.Connection) -> None:
-    scheme = labels.scheme
-    text = scheme.title or f"Classes of scheme {scheme.name}"
-    database.execute(STYLE_TABLE)
-    database.execute(STYLE_ROW, (style.LAYER, GEOMETRY, scheme.name[:30], style.qml(scheme), text))
-    database.execute(REGISTER, ("layer_styles",))
-
-
-def _cut_short(path: Path) -> OutputError:
-    return OutputError(f"{path} came out incomplete: the disk is full; free some space and run the same command again")
+def _style(scheme: ClassScheme) -> Style:
+    return Style(scheme.name, style.qml(scheme), scheme.title or f"Classes of scheme {scheme.name}")
 
 
 def write_vector(labels: Labels, path: Path, fmt: str) -> None:
@@ -136,7 +103,7 @@ def _write_fgb(labels: Labels, path: Path) -> None:
     try:
         pyogrio.raw.read(path, columns=["tile_id"], skip_features=len(labels) - 1, max_features=1)
     except (pyogrio.errors.FeatureError, ValueError) as error:
-        raise _cut_short(path) from error
+        raise cut_short(path) from error
 
 
 def _write_geojson(labels: Labels, path: Path) -> None:
@@ -153,7 +120,7 @@ def _write_geojson(labels: Labels, path: Path) -> None:
     with path.open("rb") as stream:
         stream.seek(-len(GEOJSON_END), os.SEEK_END)
         if stream.read() != GEOJSON_END:
-            raise _cut_short(path)
+            raise cut_short(path)
 
 
 def _write_pmtiles(labels: Labels, path: Path) -> None:

@@ -80,18 +80,16 @@ const geoclassGrid = (() => {
     }
   }
 
-  /** The classified tiles: runs of consecutive cells, and class, probabilities and valid fraction of each tile. */
-  class Tiles {
-    constructor(values, classCount) {
-      Object.assign(this, values, { classCount });
+  /** Which cells hold tiles: runs of consecutive cells, numbered from the north-west, line by line. */
+  class Cells {
+    constructor(values) {
+      const { prefix, left, top, columns, rows } = values;
       this.runs = decode(values.runs, Uint32Array); // first cell, length; first cell, length; …
-      this.kind = decode(values.kind, Uint8Array);
-      this.probability = decode(values.probability, Uint8Array);
-      this.valid = decode(values.valid, Uint8Array);
-      this.count = this.kind.length;
+      Object.assign(this, { prefix, left, top, columns, rows });
       this.first = new Uint32Array(this.runs.length / 2); // number of each run's first tile
       for (let k = 1; k < this.first.length; k++) this.first[k] = this.first[k - 1] + this.runs[2 * k - 1];
-      this.confidence = this.kind.map((kind, tile) => this.probability[tile * classCount + kind]);
+      const last = this.first.length - 1;
+      this.count = last < 0 ? 0 : this.first[last] + this.runs[2 * last + 1];
     }
 
     /** Number of the tile in a cell, or -1. */
@@ -109,14 +107,10 @@ const geoclassGrid = (() => {
       return step >= 0 && step < this.runs[2 * run + 1] ? this.first[run] + step : -1;
     }
 
-    record(tile, column, line) {
-      const from = tile * this.classCount;
-      const probabilities = Array.from(this.probability.subarray(from, from + this.classCount), (value) => value / 255);
+    /** A cell's permanent place: tile id, column and row from the CRS origin. */
+    place(column, line) {
       const [gridColumn, gridRow] = [this.left + column, this.top - 1 - line];
-      return {
-        id: `${this.prefix}_${gridColumn}_${gridRow}`, column: gridColumn, row: gridRow, cell: [column, line], kind: this.kind[tile],
-        probabilities, confidence: probabilities[this.kind[tile]], valid: this.valid[tile] / 255,
-      };
+      return { id: `${this.prefix}_${gridColumn}_${gridRow}`, column: gridColumn, row: gridRow, cell: [column, line] };
     }
 
     /** Paint each cell's colour, `colour(tile)` packed, into image data of one pixel a cell; 0 is transparent. */
@@ -225,5 +219,5 @@ const geoclassGrid = (() => {
     return canvas;
   }
 
-  return { WORLD, Lattice, Tiles, PatchLayer, canvasOf, clamp, decode };
+  return { WORLD, Lattice, Cells, PatchLayer, canvasOf, clamp, decode };
 })();

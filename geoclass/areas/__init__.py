@@ -1,0 +1,1 @@
+"""Areas with intervals: sample designs, answers of reviewers, and design-based estimates."""

@@ -1,0 +1,1 @@
+"""Change between dates: aligned results, its probability, the guard against drift, candidates and trends."""
