@@ -1,4 +1,4 @@
-"""The demonstration: the whole road on a synthetic county at two dates, with its known truth beside the result."""
+"""The demonstration: the whole road on a synthetic county at two dates, up to a trend, with its known truth beside it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pyogrio
 
+from .areas.estimate import Estimate, estimate
+from .areas.sample import Sample, write_sample
+from .areas.sampling import draw_sample
+from .areas.telling import write_estimate
+from .change import ChangeResult, change
 from .classify import Result, classify
 from .county import County, make_county
 from .errors import GeoclassError
@@ -22,12 +28,16 @@ Progress = Callable[[str, int, int], None]
 
 PURE = 0.8
 """A tile is called pure when this share of its ground has one class."""
+SAMPLED_SHARE = 0.3
+"""Part of the tiles that the demo's reviewer, the truth itself, looks at."""
+LEAST_SAMPLED = 30
 
 MADE = (
     "README.md",
     "m.pt",
     "results",
     "training",
+    "trend",
     "truth.gpkg",
     "county_*",
     "nlcd_*",
@@ -45,7 +55,11 @@ everywhere; accuracy measured on it shows that the tool works, and says nothing 
 
 | file | what it is |
 |---|---|
-| `results/county_{b}.html` | **open this in a browser**: the map of {b}; it needs no network |
+| `trend/report.html` | **open this in a browser**: what changed from {a} to {b}, where, how sure; it needs no network |
+| `trend/change.html` | **and this**: the map of the change, with a swipe between the years |
+| `trend/change.qgz` | **open this in QGIS**: the change and both years, styled |
+| `trend/sample.gpkg`, `trend/answers.csv`, `trend/estimate.json` | the random sample, what the truth says of it, the estimate |
+| `results/county_{b}.html` | the map of {b} |
 | `results/county_{b}.gpkg` | **load this into QGIS**: tiles with class and probabilities, styled; beside it {a} |
 | `results/county_{b}.tif` | the classes as a raster of one pixel a tile, styled too |
 | `results/county_{b}.preview.tif` | the imagery at a few pixels a tile |
@@ -64,12 +78,25 @@ The same by hand, in this folder:
     geoclass tile {scene_a} --name county_{a}
     geoclass classify --model m.pt -o results
     geoclass classify {scene_b} --model m.pt -o results --name county_{b}
+    geoclass change results/county_{a}.gpkg results/county_{b}.gpkg --date {a} --date {b} -o trend
+    geoclass sample trend/change.gpkg --allocation neyman --total {sampled} --min-per-stratum {least} -o trend/sample.gpkg
+    geoclass estimate trend/sample.gpkg --map trend/change.gpkg --answers trend/answers.csv -o trend/estimate.json
 
 | date | tiles | accuracy | of pure tiles | Developed, truth | Developed, mapped |
 |---|---|---|---|---|---|
 {scores}
 
-Differences between the two mapped areas are not a trend: they mix real growth with the model's errors.
+Differences between the two mapped areas are not a trend: they mix real growth with the model's errors. This is one:
+
+| new built-up land, {a} to {b} | hectares |
+|---|---|
+| truth | {true:,.0f} |
+| comparing the two maps tile by tile | {single:,.0f} |
+| mapped, where both dates together say so | {mapped:,.0f} |
+| **estimated from {answered:,} sampled tiles** | **{value:,.0f} ± {half:,.0f}** (95 %); allowing for what may hide: {low:,.0f} to {high:,.0f} |
+
+The sample was answered by the known truth, tile by tile; with real imagery somebody looks at the pictures, on the page that
+`geoclass sample` writes.
 """
 
 
@@ -86,13 +113,32 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Growth:
+    """New built-up land in hectares: in truth, by comparing the two maps tile by tile, as mapped by both dates together,
+    and as estimated from a random sample of tiles, with its 95 % interval and the cautious one (see `areas.estimation`)."""
+
+    truth_ha: float
+    single_ha: float
+    mapped_ha: float
+    estimate: Estimate
+
+    @property
+    def interval_ha(self) -> tuple[float, float]:
+        """The cautious interval, which the truth should lie in."""
+        assert self.estimate.cautious_ha is not None
+        return self.estimate.cautious_ha
+
+
+@dataclass(frozen=True)
 class Demo:
-    """What the demonstration left: the county, a score a date, and the files to look at, oldest date first."""
+    """What the demonstration left: the county, a score a date, the growth, and the files to look at, oldest date first."""
 
     county: County
     scores: tuple[Score, ...]
+    growth: Growth
     results: tuple[Path, ...]
     maps: tuple[Path, ...]
+    trend: Path
     readme: Path
 
 
@@ -105,7 +151,7 @@ def demo(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Demo:
-    """Make a county of `rows` × `columns` tiles in `out`, train, classify both dates and score them.
+    """Make a county of `rows` × `columns` tiles in `out`, train, classify both dates, tell the trend, and score all of it.
 
     Raises OutputError where `out` exists (unless `overwrite`), GeoclassError for a size that is no county.
     """
@@ -128,14 +174,17 @@ def demo(
             inputs = tile([inputs], out=out, name=name, progress=progress).path
         results.append(classify(inputs, bundle, out=out / "results", name=name, date=date, progress=progress))
     scores = tuple(score(result, county, date) for result, date in zip(results, county.dates, strict=True))
-    readme = out / "README.md"
-    readme.write_text(_readme(county, scores), encoding="utf-8")
     folder = out / "results"
+    growth = _growth(county, [folder / f"county_{date}.gpkg" for date in county.dates], out / "trend", seed, progress)
+    readme = out / "README.md"
+    readme.write_text(_readme(county, scores, growth), encoding="utf-8")
     return Demo(
         county,
         scores,
+        growth,
         tuple(folder / f"county_{date}.gpkg" for date in county.dates),
         tuple(folder / f"county_{date}.html" for date in county.dates),
+        out / "trend" / "report.html",
         readme,
     )
 
@@ -159,6 +208,45 @@ def score(result: Result, county: County, date: str) -> Score:
     )
 
 
+def _growth(county: County, results: list[Path], out: Path, seed: int, progress: Progress | None) -> Growth:
+    """Compare the dates, draw a sample, let the truth answer it, and estimate."""
+    found = change(results, out=out, dates=county.dates, progress=progress)
+    map_, total = out / "change.gpkg", max(4 * LEAST_SAMPLED, round(SAMPLED_SHARE * len(found.change)))
+    sample = draw_sample(map_, total=total, allocation="neyman", least=LEAST_SAMPLED, seed=seed)
+    write_sample(sample, out / "sample.gpkg")
+    answers = out / "answers.csv"
+    truth = pyogrio.read_dataframe(county.truth, layer="truth")
+    _answered(sample, truth, county).to_csv(answers, index=False)
+    estimated = estimate(sample, map_, answers=[answers])
+    write_estimate(estimated, out / "estimate.json")
+    # Once more, with the estimate in the report.
+    told = change(results, out=out, dates=county.dates, estimate=out / "estimate.json", overwrite=True)
+    return _compared(told, truth, county, estimated)
+
+
+def _answered(sample: Sample, truth: pd.DataFrame, county: County) -> pd.DataFrame:
+    """The truth of each sampled tile, as a review page would have saved it."""
+    known = truth.set_index("tile_id").loc[sample.tile_ids]
+    return pd.DataFrame(
+        {
+            "sample_id": sample.design.sample_id,
+            "tile_id": sample.tile_ids,
+            **{f"class_{date}": known[f"class_{date}"].to_numpy() for date in county.dates},
+            "reviewer": "truth",
+        }
+    )
+
+
+def _compared(told: ChangeResult, truth: pd.DataFrame, county: County, estimated: Estimate) -> Growth:
+    series, trend = told.change.series, told.trend
+    known = truth.set_index("tile_id").loc[series.tile_ids]
+    first, last = county.dates
+    new = np.isin(known[f"class_{first}"], series.open) & np.isin(known[f"class_{last}"], series.built)
+    mapped = float((told.change.new_built * series.areas_m2).sum() / 1e4)
+    single = float(trend.new_single_ha[0]) if trend is not None else float("nan")
+    return Growth(float((new * series.areas_m2).sum() / 1e4), single, mapped, estimated)
+
+
 def _clear(out: Path) -> None:
     """Remove an earlier demo, whole or interrupted: a folder in which everything is called as the demo calls it."""
     if not out.is_dir() or not any(out.glob("county_*.tif")):
@@ -169,7 +257,7 @@ def _clear(out: Path) -> None:
     shutil.rmtree(out)
 
 
-def _readme(county: County, scores: tuple[Score, ...]) -> str:
+def _readme(county: County, scores: tuple[Score, ...], growth: Growth) -> str:
     a, b = county.dates
     inside = {
         "scene_a": county.scenes[a],
@@ -184,4 +272,21 @@ def _readme(county: County, scores: tuple[Score, ...]) -> str:
         for s in scores
     ]
     names = {key: path.relative_to(county.folder).as_posix() for key, path in inside.items()}
-    return README.format(a=a, b=b, scores="\n".join(lines), **names)
+    estimated, (low, high) = growth.estimate, growth.interval_ha
+    assert estimated.new_built is not None
+    return README.format(
+        a=a,
+        b=b,
+        scores="\n".join(lines),
+        true=growth.truth_ha,
+        single=growth.single_ha,
+        mapped=growth.mapped_ha,
+        value=estimated.new_built.ha.value,
+        half=estimated.new_built.ha.half,
+        low=low,
+        high=high,
+        answered=sum(item.counted for item in estimated.strata),
+        sampled=sum(item.drawn for item in estimated.strata),
+        least=LEAST_SAMPLED,
+        **names,
+    )

@@ -1,33 +1,19 @@
 """Smoothing of one date's labels: against a loop, against known truth, and through a run and its files."""
 
 import itertools
-import json
 import random
-import sqlite3
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
-from time import perf_counter
 
-import click.testing
-import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
 import pytest
-import rasterio
-from conftest import write_coordinates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geoclass.classify import Settings, classify
-from geoclass.cli import main
-from geoclass.errors import GeoclassError, OutputError
 from geoclass.grid import TileGrid, TileRange, cells, parse_crs
 from geoclass.labels import Labels
-from geoclass.outputs import raster, vector
-from geoclass.outputs.summary import summarise
-from geoclass.results import read_result
 from geoclass.schemes import ClassScheme, LandClass, load_scheme
 from geoclass.smoothing import METHODS, plurality, potts, smooth
 
@@ -268,117 +254,3 @@ def test_one_tile_and_none(method: str) -> None:
     one = smooth(labels_of([3], [4], [[0.2, 0.7, 0.1]]), method)
     assert one.class_index.tolist() == [B]
     assert len(smooth(labels_of([], [], np.zeros((0, 3))), method)) == 0
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_a_million_tiles_take_seconds(method: str) -> None:
-    columns, rows = cells(TileRange(0, 0, 1000, 1000))
-    table = np.random.default_rng(0).dirichlet(np.full(6, 0.5), len(columns))
-    labels = labels_of(columns, rows, table, load_scheme("nlcd6"))
-    started = perf_counter()
-    smooth(labels, method)
-    assert perf_counter() - started < 30
-
-
-def test_bad_settings_are_refused() -> None:
-    labels = scattered(0)
-    with pytest.raises(GeoclassError, match="1 or more"):
-        plurality(labels, own_weight=0.5)
-    with pytest.raises(GeoclassError, match="0 or more"):
-        potts(labels, strength=-1)
-    with pytest.raises(GeoclassError, match="0 or more"):
-        potts(labels, strength=float("nan"))
-    with pytest.raises(GeoclassError, match="1 or more"):
-        potts(labels, sweeps=0)
-    with pytest.raises(GeoclassError, match="plurality, potts"):
-        smooth(labels, "median")
-    with pytest.raises(GeoclassError, match="--smooth"):
-        Settings(smooth="median")
-
-
-# ---- In files ----
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_files_have_both(method: str, tmp_path: Path) -> None:
-    labels = replace(scattered(8, 196), info={"name": "Ellis", "below_min_valid": 0, "min_valid": 0.5})
-    order = np.lexsort((labels.columns, -labels.rows))
-    found = smooth(
-        labels_of(labels.columns[order], labels.rows[order], labels.probabilities[order], **labels.info), method
-    )
-    vector.write_gpkg(found, tmp_path / "a.gpkg")
-    table = gpd.read_file(tmp_path / "a.gpkg", layer="landcover")
-    names = np.asarray(THREE.names)
-    assert list(table["class"]) == list(names[found.class_index])
-    assert list(table["raw_class"]) == list(names[found.evidence.argmax(axis=1)])
-    assert list(table["class"]) != list(table["raw_class"])
-    back = read_result(tmp_path / "a.gpkg")
-    assert back.raw is not None
-    np.testing.assert_array_equal(back.probabilities, found.probabilities)
-    np.testing.assert_array_equal(back.raw, found.evidence)
-    assert dict(back.info) == dict(found.info)
-    raster.write_raster(found, tmp_path / "a.tif")
-    with rasterio.open(tmp_path / "a.tif") as dataset:
-        np.testing.assert_array_equal(dataset.read(1), found.image(found.class_ids))
-    said = summarise(found)
-    moved = int((table["class"] != table["raw_class"]).sum())
-    assert [item["tiles"] for item in said["classes"]] == np.bincount(found.class_index, minlength=3).tolist()
-    assert any(f"{moved:,} tiles have another class" in note for note in said["notes"])
-
-
-def test_a_smoothed_result_without_its_raw_columns_is_refused(tmp_path: Path) -> None:
-    """Else smoothed probabilities would pass for the model's own."""
-    vector.write_gpkg(plurality(scattered(9)), tmp_path / "a.gpkg")
-    table = gpd.read_file(tmp_path / "a.gpkg", layer="landcover")
-    assert {"raw_p_c1", "raw_p_c2", "raw_p_c3"} <= set(table.columns)
-    with sqlite3.connect(tmp_path / "a.gpkg") as database:
-        for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
-            database.execute(f'DROP TRIGGER "{trigger}"')
-        database.execute("ALTER TABLE landcover DROP COLUMN raw_p_c2")
-    with pytest.raises(OutputError, match="raw_p_c2"):
-        read_result(tmp_path / "a.gpkg")
-
-
-def test_unsmoothed_files_stay_as_they_were(tmp_path: Path) -> None:
-    vector.write_gpkg(scattered(10), tmp_path / "a.gpkg")
-    assert not [name for name in gpd.read_file(tmp_path / "a.gpkg", layer="landcover").columns if "raw" in name]
-    assert read_result(tmp_path / "a.gpkg").raw is None
-
-
-def test_an_interrupted_run_can_be_continued_with_smoothing(tmp_path: Path, tiny_bundle: Path) -> None:
-    scene = write_coordinates(tmp_path / "scene.tif", width=5 * 224, height=4 * 224)
-    plain = classify(scene, tiny_bundle, force=True)
-
-    class StopError(Exception):
-        pass
-
-    def stop(stage: str, _: int, __: int) -> None:
-        if stage == "writing":
-            raise StopError
-
-    with pytest.raises(StopError):
-        classify(scene, tiny_bundle, out=tmp_path / "out", force=True, progress=stop)
-    stages = []
-    done = classify(
-        scene, tiny_bundle, out=tmp_path / "out", force=True, smooth="plurality",
-        progress=lambda stage, at, _: stages.append((stage, at)),
-    )  # fmt: skip
-    assert ("classifying", 0) not in stages, "classified again"
-    assert done.labels.raw is not None
-    np.testing.assert_array_equal(done.labels.raw, plain.labels.probabilities)
-    back = read_result(tmp_path / "out" / "scene.gpkg")
-    np.testing.assert_array_equal(back.evidence, plain.labels.probabilities)
-    assert "plurality" in json.loads((tmp_path / "out" / "scene.json").read_text())["info"]["smoothing"]
-
-
-def test_the_command_says_what_smoothing_did(tmp_path: Path, tiny_bundle: Path) -> None:
-    scene = write_coordinates(tmp_path / "scene.tif", width=3 * 224, height=3 * 224)
-    command = ["classify", str(scene), "--model", str(tiny_bundle), "-o", str(tmp_path / "out"), "--smooth", "potts", "--force"]  # fmt: skip
-    done = click.testing.CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
-    assert "another class by smoothing" in " ".join(done.output.split())
-
-
-def test_the_command_offers_every_method() -> None:
-    option = next(item for item in main.get_command(None, "classify").params if item.name == "smooth")
-    assert list(option.type.choices) == list(METHODS)

@@ -48,6 +48,20 @@ def command(ctx: click.Context, out: str, rows: int, columns: int, seed: int, ov
             f"{row.built_mapped_ha:,.0f} ha",
         )
     say.print(table)
+    growth, (low, high) = made.growth, made.growth.interval_ha
+    table = rich.table.Table(box=None, pad_edge=False)
+    first, last = made.county.dates
+    table.add_column(f"new built-up land, {first} to {last}")
+    table.add_column("hectares", justify="right")
+    table.add_row("truth", f"{growth.truth_ha:,.0f}")
+    table.add_row("comparing the two maps tile by tile", f"{growth.single_ha:,.0f}")
+    table.add_row("mapped, where both dates together say so", f"{growth.mapped_ha:,.0f}")
+    new = growth.estimate.new_built
+    if new is not None:
+        table.add_row("estimated from a random sample (95 %)", f"{new.ha.value:,.0f} ± {new.ha.half:,.0f}")
+    table.add_row("allowing for what may hide", f"{low:,.0f} to {high:,.0f}")
+    say.print(table)
+    say.print(f"the trend:          {made.trend}")
     say.print(f"open in a browser:  {made.maps[-1]}")
     say.print(f"load into QGIS:     {made.results[-1]}")
     say.print(f"what is what:       {made.readme}")
