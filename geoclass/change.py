@@ -20,7 +20,6 @@ from .bundle import load_bundle
 from .changes.candidates import Candidates, rank
 from .changes.chips import make_chips, views_of
 from .changes.drift import (
-    MAX_CHANGE,
     Comparison,
     Correction,
     Drift,
@@ -66,7 +65,7 @@ class Options:
     """How dates are compared. See `change`."""
 
     reference: str | None = None
-    max_change: float = MAX_CHANGE
+    max_change: float | None = None
     correct: bool = True
     model: str | Path | None = None
     device: str = "auto"
@@ -75,7 +74,7 @@ class Options:
 
     def __post_init__(self) -> None:
         for name, value in (("--max-change", self.max_change), ("--threshold", self.threshold)):
-            if not 0 <= value <= 1:
+            if value is not None and not 0 <= value <= 1:
                 raise ChangeError(f"{name} is {value:g}; give a number from 0 to 1")
 
 
@@ -107,7 +106,7 @@ def change(
     aoi_name: str | None = None,
     population: str | None = None,
     reference: str | None = None,
-    max_change: float = MAX_CHANGE,
+    max_change: float | None = None,
     correct: bool = True,
     model: str | Path | None = None,
     device: str = "auto",
@@ -123,7 +122,7 @@ def change(
     dates: one for each result, in place of their own; group: a coarser scheme; built: names of the built-up classes, in
     place of the scheme's; aoi, aoi_name, population: areas to tell apart, the column of their names, and
     `2010=pop2010,…`; reference: the date that others are compared with by the guard (the first); max_change: share of the
-    tiles that can really have changed; correct: bring a date that drifted to the reference's colours, where imagery and
+    tiles that can really have changed since then (see `drift.plausible_change`); correct: bring a date that drifted to the reference's colours, where imagery and
     `model` (by default the one that the result names) are found; estimate: the JSON that `geoclass estimate` wrote, for
     the report;
     force: tell the trend whatever the guard says. Raises a GeoclassError for everything that bad input can cause.

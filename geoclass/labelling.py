@@ -90,7 +90,7 @@ def class_folders(
     by_date = dict(zip(_dates(sources), sources, strict=True))
     counts: Counter[str] = Counter()
     passed_over = 0
-    with new_folder(out, overwrite) as folder:
+    with new_folder(out, overwrite, own=_is_cut) as folder:
         for tile_id, date, name in wanted:
             if not name or date not in by_date:
                 passed_over += 1
@@ -117,7 +117,10 @@ def _open(
 ) -> tuple[list[Source], TileGrid]:
     if not inputs:
         raise DatasetError("no imagery named; name one or more scenes")
-    sources = open_sources(inputs, load_sensor(sensor) if sensor else None, apart=False)
+    known = load_sensor(sensor) if sensor else None
+    sources = open_sources(inputs, known, apart=False)
+    if any(source.mosaic.date is None and len(source.mosaic.scenes) > 1 for source in sources):
+        sources = open_sources(inputs, known, apart=True)  # without dates, every file or folder is taken for one
     return sources, common_grid(sources, size_px, gsd_m, parse_crs(crs) if crs else None)
 
 
@@ -166,6 +169,14 @@ def _picture(source: Source, grid: TileGrid, tile_id: str) -> Image.Image | None
     levels = np.clip(pixels.astype(np.float32) * scale + offset, 0, 255).round().astype(np.uint8)
     bands = [min(k, len(levels) - 1) for k in range(3)]
     return Image.fromarray(np.ascontiguousarray(levels[bands].transpose(1, 2, 0)))
+
+
+def _is_cut(folder: Path) -> bool:
+    """Whether this holds nothing but class folders of pictures called `<tile id>_<date>.png`."""
+    inside = [path for path in folder.rglob("*") if not path.is_dir()]
+    return folder.is_dir() and all(
+        path.parent.parent == folder and path.suffix == ".png" and path.stem.count("_") >= 4 for path in inside
+    )
 
 
 def _folder_name(name: str) -> str:

@@ -17,8 +17,10 @@ from PIL import Image
 from ..labels import FloatArray
 from .series import Series
 
-MAX_CHANGE = 0.10
-"""Share of the tiles that can really have changed between a date and the reference, unless the user says otherwise."""
+LEAST_CHANGE = 0.10
+CHANGE_A_YEAR = 0.01
+"""Unless the user says otherwise, this share of the tiles can really have changed for each year between two dates, and
+LEAST_CHANGE between any two: more than the fastest growing counties change, less than a drift that spoils a trend."""
 CONFIDENCE_STEPS = (0.6, 0.9)
 SWAPS = 200
 NOISE_QUANTILE = 0.99
@@ -93,13 +95,13 @@ def compare(
     date: int,
     *,
     reference: int = 0,
-    max_change: float = MAX_CHANGE,
+    max_change: float | None = None,
     pictures: Sequence[Image.Image | None] = (),
     seed: int = 0,
 ) -> Comparison:
     """Compare date number `date` of a series with the reference date.
 
-    pictures: one a date, of any size over the whole ground of the series, or none.
+    max_change: share of the tiles that can really have changed, None for `plausible_change`; pictures: one a date, of any size over the whole ground of the series, or none.
     """
     first, second = series.probabilities[:, reference], series.probabilities[:, date]
     classes = len(series.scheme)
@@ -110,23 +112,30 @@ def compare(
         series.dates[date],
         _distance(cells, classes * (len(CONFIDENCE_STEPS) + 1)),
         _noise(cells, classes * (len(CONFIDENCE_STEPS) + 1), seed),
-        max_change,
+        plausible_change(series, date, reference) if max_change is None else max_change,
         np.stack([first.mean(axis=0, dtype=np.float64), second.mean(axis=0, dtype=np.float64)]),
         (float(first.max(axis=1).mean()), float(second.max(axis=1).mean())),
         _colours(series, found[0], found[1]),
     )
 
 
+def plausible_change(series: Series, date: int, reference: int = 0) -> float:
+    """The share of tiles that can really have changed between two dates, if nothing better is known."""
+    years = abs(float(series.years[date] - series.years[reference]))
+    return min(1.0, max(LEAST_CHANGE, CHANGE_A_YEAR * years))
+
+
 def unchanged_tiles(
-    series: Series, date: int, reference: int = 0, max_change: float = MAX_CHANGE
+    series: Series, date: int, reference: int = 0, max_change: float | None = None
 ) -> npt.NDArray[np.intp]:
     """Positions of the tiles presumed unchanged: all but the share `max_change` whose answers differ most."""
     apart = np.abs(series.probabilities[:, date] - series.probabilities[:, reference]).sum(axis=1)
-    kept = max(1, round(len(series) * (1 - max_change)))
+    changed = plausible_change(series, date, reference) if max_change is None else max_change
+    kept = max(1, round(len(series) * (1 - changed)))
     return np.sort(np.argsort(apart, kind="stable")[:kept])
 
 
-def with_shares_of(series: Series, date: int, *, reference: int = 0, max_change: float = MAX_CHANGE) -> FloatArray:
+def with_shares_of(series: Series, date: int, *, reference: int = 0, max_change: float | None = None) -> FloatArray:
     """(N, K) the date's probabilities under class priors that give the tiles presumed unchanged the reference's shares.
 
     Answers are reweighted by a factor a class (Saerens et al. 2002, Neural Computation 14:21–41, equation 2.4), found by

@@ -18,8 +18,9 @@ from .options import console, device_option, overwrite_option, progress_bar
 @click.option("--population", help="People in each area by date, as 2010=pop2010,2016=pop2016 (columns of --aoi).")
 @click.option("--reference", help="Date that the others are compared with by the drift guard.  [default: the first]")
 @click.option(
-    "--max-change", type=float, default=0.10, show_default=True,
-    help="Share of the tiles that can really have changed since the reference; beyond it, it is drift.",
+    "--max-change", type=float,
+    help="Share of the tiles that can really have changed since the reference; beyond it, it is drift.  [default: 0.01 a "
+    "year, and 0.1 at least]",
 )  # fmt: skip
 @click.option(
     "--correct/--no-correct", default=True, show_default=True,
@@ -37,7 +38,7 @@ from .options import console, device_option, overwrite_option, progress_bar
 @click.pass_context
 def command(
     ctx: click.Context, results: tuple[str, ...], out: str, group: str | None, dates: tuple[str, ...], built: tuple[str, ...],
-    aoi: str | None, aoi_name: str | None, population: str | None, reference: str | None, max_change: float, correct: bool,
+    aoi: str | None, aoi_name: str | None, population: str | None, reference: str | None, max_change: float | None, correct: bool,
     model: str | None, threshold: float, estimate: str | None, title: str | None, device: str, force: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Compare RESULTS, the .gpkg files that geoclass classify wrote for two dates or more, oldest first.

@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,11 +265,13 @@ def _in_scheme(
 
 
 @contextmanager
-def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(
+    out: Path, overwrite: bool = False, own: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
     """Yield an empty folder beside `out`; on success move it into place, on failure remove it.
 
-    A dataset that is there is kept until then. Raises OutputError where one is and `overwrite` is false, and where `out`
-    holds something else, which is never replaced.
+    What is there is kept until then. `own` says whether it is such a folder as is being made (a dataset, unless told).
+    Raises OutputError where one is and `overwrite` is false, and where `out` holds something else, which is never replaced.
     """
     require_plain_name(out.name)
     old, new = out.with_name(f".{out.name}-old"), out.with_name(f".{out.name}-part")
@@ -278,8 +280,9 @@ def new_folder(out: Path, overwrite: bool = False) -> Iterator[Path]:
     empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not empty:
         require_absent([out], overwrite)
-        if not is_dataset(out):
-            raise OutputError(f"{out} is there and is no dataset, so it is not replaced; choose another folder with -o")
+        if not (own or is_dataset)(out):
+            what = "holds other things" if own else "is there and is no dataset"
+            raise OutputError(f"{out} {what}, so it is not replaced; choose another folder with -o")
     require_writable(out.parent)
     shutil.rmtree(new, ignore_errors=True)
     try:
