@@ -50,7 +50,10 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
     if not finite.all():
         raise GridError(f"{path} reaches outside the area where {crs.name!r} can be used; check its CRS")
     column = next((name for name in NAME_COLUMNS if name in frame.columns), None)
-    names = frame[column].astype(str).to_list() if column else [f"area {n}" for n in range(1, len(frame) + 1)]
+    names = [
+        str(name) if name is not None and name == name else f"area {n}"
+        for n, name in enumerate(frame[column].tolist() if column else [None] * len(frame), start=1)
+    ]
     return gpd.GeoDataFrame({"name": names}, geometry=frame.geometry.to_numpy(), crs=crs)
 
 

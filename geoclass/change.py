@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from . import __version__
+from .areas.strata import frame_of_change
 from .bundle import load_bundle
 from .changes.candidates import Candidates, rank
 from .changes.chips import make_chips, views_of
@@ -34,8 +36,8 @@ from .changes.posterior import THRESHOLD, Change
 from .changes.series import Series, align, regrouped
 from .changes.trend import Trend, trend
 from .classify import Progress, Settings, run
-from .errors import ChangeError, GeoclassError, SceneError
-from .files import require_absent, require_writable, write_errors
+from .errors import ChangeError, GeoclassError, OutputError, SceneError
+from .files import require_absent, require_writable, spare_inputs, write_errors
 from .grid import TileRange
 from .history.registry import resolve
 from .imagery import open_imagery
@@ -45,7 +47,7 @@ from .outputs.candidatelist import add_candidates_layer, write_candidates_csv
 from .outputs.changemap import Picture, build_change_map, write_change_map
 from .outputs.changevector import write_change_gpkg
 from .outputs.driftwords import drift_dict, drift_report
-from .outputs.offline import OfflineMap
+from .outputs.offline import OfflineMap, require_drawable
 from .outputs.preview import read_preview
 from .outputs.qgisproject import write_project
 from .outputs.reviewpage import entries_of_candidates, write_review
@@ -58,6 +60,10 @@ from .schemes import load_scheme
 
 REVIEWED = 100
 """Candidates on the review page; the CSV and the GeoPackage have more."""
+WITHHELD = "the drift guard withholds the trend: see the report"
+OVERRULED = "the drift guard would withhold this trend, which is told on demand (--force): see the report"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,22 +137,29 @@ def change(
     paths = [Path(path) for path in results]
     folder = Path(out) if out is not None else None
     if folder is not None:
-        require_writable(folder)
-        require_absent([folder / name for name in _names(aoi is not None)], overwrite)
+        _require_free(folder, [*paths, aoi, estimate, model, group], overwrite)
     _say(progress, "reading", 0)
+    if aoi is None and (aoi_name or population):
+        raise ChangeError(
+            "--aoi-name and --population name columns of an AOI file, and there is none; give one with --aoi"
+        )
     coarse = load_scheme(group) if group is not None else None
     series = align([read_result(path) for path in paths], paths=paths, dates=dates, group=coarse, built=built)
     columns = population_columns(population) if population else {}
+    require_drawable(series.range)
     aois = read_named_aois(aoi, series.grid.crs, aoi_name, tuple(columns.values())) if aoi is not None else None
     pictures = tuple(_picture(series, t) for t in range(len(series.dates)))
     _say(progress, "comparing", 1)
     series, drift = guard(series, pictures, options, progress)
-    found = infer(series, threshold=threshold)
     told = force or not drift.withheld
+    if drift.withheld:
+        series = replace(series, warnings=(*series.warnings, OVERRULED if told else WITHHELD))
+    found = infer(series, threshold=threshold)
+    estimated = _estimate(Path(estimate), found) if estimate is not None else None
     result = ChangeResult(
         found,
         drift,
-        trend(found, aois, columns, estimate=_estimate(estimate) if estimate is not None else None),
+        trend(found, aois, columns, estimate=estimated),
         rank(found) if told else None,
         pictures,
         aois,
@@ -159,17 +172,36 @@ def change(
     return replace(result, trend=result.trend if told else None, files=files)
 
 
-def _estimate(path: str | Path) -> dict[str, Any]:
-    """What `geoclass estimate` wrote. Raises ChangeError."""
+def _require_free(folder: Path, inputs: Sequence[str | Path | None], overwrite: bool) -> None:
+    """Check, before any work, that the outputs have a place that costs nothing that is there."""
+    finals = [folder / name for name in _names(areas=True)]
+    spare_inputs(finals, inputs)
+    require_absent([path for path in finals if path.name != "trend.gpkg"], overwrite)
+    for path in finals:
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder and is kept; remove it, or give another -o")
+    if folder.exists():
+        require_writable(folder)
+
+
+def _estimate(path: Path, found: Change) -> dict[str, Any]:
+    """What `geoclass estimate` wrote of this very map. Raises ChangeError."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or "new_built" not in found:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        of, new = told["design"]["map_digest"], told["new_built"]
+        if not (
+            isinstance(new, dict) and all(isinstance(new[key], int | float) for key in ("area_ha", "low_ha", "high_ha"))
+        ):
             raise ValueError("it holds no estimate of new built-up land")
-    except (OSError, ValueError) as error:
+        by = told["design"]["strata_by"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ChangeError(
-            f"{path} cannot be read as an estimate: {error}; give what geoclass estimate -o wrote"
+            f"{path} cannot be read as an estimate: {said}; give what geoclass estimate -o wrote"
         ) from error
-    return found
+    if frame_of_change(found, by).digest != of:
+        raise ChangeError(f"{path} is an estimate of another map; draw a sample of this one and estimate from it")
+    return told
 
 
 def _say(progress: Progress | None, stage: str, done: int) -> None:
@@ -194,16 +226,18 @@ def guard(
         for words, mend in _remedies(series, date, reference, options, progress):
             if not found.drifted:
                 break
-            tried = with_probabilities(series, date, mend())
+            try:
+                tried = with_probabilities(series, date, mend(series))
+            except GeoclassError as error:
+                log.warning("%s: could not be corrected (%s): %s", series.dates[date], words, error)
+                continue
             after = _compared(tried, date, reference, shown, options)
             if after.distance < found.distance:
                 corrections.append(Correction(words, found, after))
                 series, found = tried, after
         comparisons.append(found)
-    drift = Drift(tuple(comparisons), tuple(corrections))
     said = tuple(f"{item.before.date}: {item.words}" for item in corrections)
-    withheld = ("the drift guard withholds the trend: see the report",) if drift.withheld else ()
-    return replace(series, warnings=(*series.warnings, *said, *withheld)), drift
+    return replace(series, warnings=(*series.warnings, *said)), Drift(tuple(comparisons), tuple(corrections))
 
 
 def _reference(series: Series, date: str | None) -> int:
@@ -220,23 +254,28 @@ def _compared(
     return compare(series, date, reference=reference, max_change=options.max_change, pictures=shown)
 
 
-def _remedies(series: Series, date: int, reference: int, options: Options, progress: Progress | None) -> Any:
-    """(words, function that gives the date's probabilities anew), one after the other, each on what the one before left."""
+Remedy = tuple[str, Callable[[Series], FloatArray]]
+
+
+def _remedies(
+    series: Series, date: int, reference: int, options: Options, progress: Progress | None
+) -> Iterator[Remedy]:
+    """What to try on a date, in words, and as a function of the series as it then is to the date's (N, K) probabilities."""
     if not options.correct:
         return
+    known = series.dates[reference]
     try:
         plan = _plan(series, date, reference, options)
     except GeoclassError as error:
-        colours = f"its colours could not be matched ({error})"
+        log.warning("%s: its colours cannot be matched to those of %s: %s", series.dates[date], known, error)
     else:
-        colours = "its colours were matched"
         yield (
-            f"colours matched to those of {series.dates[reference]} and classified again",
-            lambda: _classified(series, plan, options, progress),
+            f"colours matched to those of {known} and classified again",
+            lambda now: _classified(now, plan, options, progress),
         )
     yield (
-        f"class shares brought to those of {series.dates[reference]} on the tiles presumed unchanged, after {colours}",
-        lambda: with_shares_of(series, date, reference=reference, max_change=options.max_change),
+        f"class shares brought to those of {known} on the tiles presumed unchanged",
+        lambda now: with_shares_of(now, date, reference=reference, max_change=options.max_change),
     )
 
 
@@ -309,6 +348,7 @@ def _write(
     result: ChangeResult, out: Path, title: str | None, aoi: Path | None, told: bool, overwrite: bool
 ) -> dict[str, Path]:
     """Write everything into a folder beside the outputs, then move it into place."""
+    require_writable(out)
     with write_errors(out):
         staging = Path(tempfile.mkdtemp(prefix=".change-", dir=out))
     try:

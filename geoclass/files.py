@@ -6,7 +6,7 @@ import errno
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +36,14 @@ def require_absent(paths: list[Path], overwrite: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
         raise OutputError(f"{there[0]} exists and is kept; give --overwrite to replace it, or another -o or --name")
+
+
+def spare_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -> None:
+    """Raise OutputError where writing one of `outputs` would replace an input, whatever --overwrite says."""
+    read = {Path(name).resolve() for name in inputs if name is not None}
+    for path in outputs:
+        if path.resolve() in read:
+            raise OutputError(f"{path} is an input of this run and would be replaced; give another -o")
 
 
 def require_plain_name(name: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from .changes.chips import View, make_chips
 from .datasets.sources import Source, common_grid, covered_tiles, open_sources
 from .datasets.store import new_folder
-from .errors import DatasetError
+from .errors import DatasetError, GridError
 from .files import write_errors
 from .grid import IntArray, TileGrid, TileRange, parse_crs
 from .outputs.reviewpage import entries_of_tiles, page_id, write_review
@@ -145,7 +145,11 @@ def _common(sources: Sequence[Source], grid: TileGrid) -> tuple[IntArray, IntArr
 def _read_answers(path: Path) -> list[tuple[str, str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
+            header = stream.readline()
+            stream.seek(0)
+            # A spreadsheet may have put semicolons for commas.
+            comma = ";" if header.count(";") > header.count(",") else ","
+            rows = list(csv.DictReader(stream, delimiter=comma))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(
             f"{path} cannot be read as answers: {error}; save them again from the labelling page"
@@ -154,12 +158,20 @@ def _read_answers(path: Path) -> list[tuple[str, str, str]]:
     if missing or not rows:
         what = f"no column {missing[0]!r}" if missing else "no answer"
         raise DatasetError(f"{path} has {what}; save the CSV from the labelling page")
-    return [(row["tile_id"], row["date"], (row["class"] or "").strip()) for row in rows]
+    found: dict[tuple[str, str], str] = {}
+    for row in rows:
+        key, name = (row["tile_id"] or "", row["date"] or ""), (row["class"] or "").strip()
+        if found.setdefault(key, name) != name:
+            raise DatasetError(f"{path} calls tile {key[0]} of {key[1]} both {found[key]} and {name}; keep one of them")
+    return [(tile, date, name) for (tile, date), name in found.items()]
 
 
 def _picture(source: Source, grid: TileGrid, tile_id: str) -> Image.Image | None:
     """One tile as its network will see it, or None where the imagery does not hold all of it."""
-    column, row = grid.parse_id(tile_id)
+    try:
+        column, row = grid.parse_id(tile_id)
+    except GridError:
+        return None
     mosaic = source.mosaic
     with mosaic.reader(grid, mosaic.display_bands) as reader:
         pixels, valid = reader.read(LatticeWindow(*grid.pixel_window(TileRange(column, row, column + 1, row + 1))))

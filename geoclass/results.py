@@ -20,6 +20,8 @@ from .schemes import ClassScheme
 
 Fields = Mapping[str, npt.NDArray[Any]]
 
+MOST_TILES_AWAY = 100_000_000
+"""Columns and rows from the origin of a CRS that tiles of a metre would still need."""
 SUM_SLACK = 1e-2
 """How far a tile's probabilities may be from a sum of 1: those of a half-precision run are rounded."""
 
@@ -95,6 +97,12 @@ def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, inf
     if not all(np.issubdtype(values.dtype, np.number) and np.isfinite(values).all() for values in numbers.values()):
         raise _damaged(path, "a number is missing or is text")
     order = _order(fields)
+    if len(order) and not (fields["valid_fraction"].min() >= 0 and fields["valid_fraction"].max() <= 1):
+        raise _damaged(path, "a tile's valid fraction is not from 0 to 1")
+    if max((int(np.abs(fields[name]).max()) for name in ("column", "row") if len(order)), default=0) > MOST_TILES_AWAY:
+        raise _damaged(path, "a tile lies beyond the earth")
+    if len(np.unique(np.stack([fields["column"], fields["row"]]), axis=1).T) < len(order):
+        raise _damaged(path, "a tile comes twice")
     return Labels(
         grid=grid,
         scheme=scheme,

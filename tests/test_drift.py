@@ -93,6 +93,14 @@ def test_colours_are_compared_in_spreads_of_the_reference():
     assert compare(series, 1).colour_shift is None
 
 
+def test_tiles_that_change_places_set_it_off_though_nothing_shifted_as_a_whole():
+    series, _ = two_dates(9)
+    moved = with_probabilities(series, 1, series.probabilities[np.random.default_rng(1).permutation(N), 1])
+    found = compare(moved, 1)
+    assert found.scattered and found.drifted and not found.shifted
+    assert not compare(series, 1).scattered
+
+
 def test_the_verdict():
     quiet = compare(two_dates(8)[0], 1)
     loud = compare(two_dates(8, bias=(5.0, 0, 0))[0], 1)

@@ -32,9 +32,9 @@ ORDER = [
     "outputs.candidatelist", "outputs.qgisproject", "outputs.reviewpage", "outputs.driftwords",
     "outputs.trendwords", "outputs.trendfigures", "outputs.trendmaps", "outputs.trendtables", "outputs.trendrows",
     "outputs.trendreport", "labelling",
-    "doctor", "matching", "classify", "change", "areas.design", "areas.strata",
-    "areas.estimation", "areas.sample", "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
-    "describe",
+    "areas.design", "areas.strata", "areas.estimation", "areas.sample",
+    "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
+    "doctor", "matching", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [

@@ -14,6 +14,7 @@ from conftest import missing
 from rasterio.enums import Resampling
 from rasterio.warp import calculate_default_transform, reproject
 from rasterio.windows import Window
+from sklearn.metrics import average_precision_score
 
 import geoclass
 from geoclass.results import read_result
@@ -211,3 +212,47 @@ def test_every_head_makes_a_bundle_that_maps_the_county(county, tmp_path, option
     names = [cells[tuple(np.rint(shape.bounds).astype(int))] for shape in found.geometry]
     accuracy = float((found["class"].to_numpy() == np.array(names)).mean())
     assert accuracy >= (0.86 if "--sample-frac" not in options else 0.83), f"accuracy {accuracy:.3f}"
+
+
+@pytest.fixture(scope="module")
+def second(county, result):
+    """The second date's result: other pictures, another sensor response, 3 % of the cells newly built-up."""
+    return geoclass.classify(county / "county_B.tif", county / "m.pt", out=county / "out", date="2016")
+
+
+def changed_truth(county, tile_ids) -> np.ndarray:
+    truth = gpd.read_file(county / "truth.gpkg")
+    corners = np.rint(truth.geometry.bounds[["minx", "miny"]].to_numpy() / 224).astype(int)
+    known = {f"26919_224_{c}_{r}": new for (c, r), new in zip(corners.tolist(), truth["changed"], strict=True)}
+    return np.array([known[key] for key in tile_ids])
+
+
+def test_change_is_found_and_noise_is_not(county, second, tmp_path):
+    paths = [county / "out" / "county_A.gpkg", county / "out" / "county_B.gpkg"]
+    found = geoclass.change(paths, dates=["2010", "2016"], out=tmp_path)
+    frame = gpd.read_file(tmp_path / "change.gpkg", layer="change")
+    new, called = changed_truth(county, frame["tile_id"]), frame["new_built"].to_numpy().astype(bool)
+    right = (called & new).sum()
+    assert average_precision_score(new, frame["p_new_built"]) >= 0.85
+    assert right / called.sum() >= 0.80 and right / new.sum() >= 0.70
+    single = found.change.series.classes
+    assert (single[:, 0] != single[:, 1]).mean() > 0.15, "comparing two maps would call a fifth of the cells changed"
+    assert (found.change.classes[:, 0] != found.change.classes[:, 1]).mean() < 0.07
+    assert found.drift.verdict == "quiet"
+
+
+def test_a_strong_cast_fires_the_guard_and_is_corrected(county, second, tmp_path):
+    cast = tmp_path / "cast.tif"
+    with rasterio.open(county / "county_B.tif") as source:
+        pixels = source.read() / 255
+        strong = 255 * pixels**0.4 * np.array([1.0, 0.6, 0.35])[:, None, None]
+        with rasterio.open(cast, "w", **source.profile) as made:
+            made.write(np.where(pixels > 0, strong.clip(1, 255), 0).astype(np.uint8))
+    geoclass.classify(cast, county / "m.pt", out=tmp_path / "out", date="2016")
+    paths = [county / "out" / "county_A.gpkg", tmp_path / "out" / "cast.gpkg"]
+    withheld = geoclass.change(paths, dates=["2010", "2016"], correct=False)
+    assert withheld.drift.verdict == "withheld" and withheld.trend is None and withheld.candidates is None
+    mended = geoclass.change(paths, dates=["2010", "2016"])
+    assert mended.drift.verdict == "corrected" and "colours matched" in mended.drift.corrections[0].words
+    new = changed_truth(county, mended.change.series.tile_ids)
+    assert average_precision_score(new, mended.change.p_new_built) >= 0.85

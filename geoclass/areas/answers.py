@@ -108,7 +108,9 @@ def _read_csv(sample: Sample, path: Path) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig") as stream:
             header = stream.readline()
         comma = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=comma)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", sep=comma, index_col=False)
+    except UnicodeDecodeError:
+        raise ChangeError(f"{path} is not in UTF-8; save it again as CSV UTF-8") from None
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ChangeError(f"{path} cannot be read ({reason}); give a CSV of answers, with columns {wanted}") from error

@@ -111,6 +111,12 @@ def sample_id_of(map_digest: str, kind: str, seed: int, keys: list[str]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def require_gpkg(path: Path) -> None:
+    """Raise ChangeError for a path that QGIS would not take for a GeoPackage."""
+    if path.suffix.lower() != ".gpkg":
+        raise ChangeError(f"{path} is to be a GeoPackage; give a name that ends in .gpkg")
+
+
 def write_sample(sample: Sample, path: Path, *, overwrite: bool = False) -> None:
     """Write layer `sample` to the GeoPackage `path`: tiles in labelling order, empty columns for answers, the design.
 
@@ -162,6 +168,8 @@ def read_sample(path: Path) -> Sample:
         grid = TileGrid.from_dict(json.loads(texts[GRID_KEY]))
         table = table.sort_values("order", kind="stable").reset_index(drop=True)
         keys = [str(key) for key in table["tile_id"]]
+        if "sample_id" not in table:
+            raise KeyError("sample_id")
     except (KeyError, ValueError, TypeError, GeoclassError) as error:
         raise ChangeError(f"{path} is damaged: {' '.join(str(error).split())[:120]}; draw the sample again") from error
     if sample_id_of(design.map_digest, design.kind, design.seed, keys) != design.sample_id:

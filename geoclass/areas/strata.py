@@ -148,7 +148,10 @@ def read_frame(path: Path, by: StrataBy | None = None) -> Frame:
     if LAYER not in layers:
         raise ChangeError(f"{path} has no layer {CHANGE_LAYER!r} or {LAYER!r}; {advice}")
     if by not in (None, "class"):
-        raise ChangeError(f"{path} is a map of one date, whose strata are its classes; leave out --strata {by}")
+        raise ChangeError(
+            f"{path} is a map of one date, whose strata are its classes, not {by}; name the "
+            "change.gpkg that is meant, or leave out --strata"
+        )
     return frame_of_labels(read_result(path))
 
 

@@ -3,6 +3,9 @@
 If at most a share c of the tiles changed, no statistic's distribution over the tiles can differ between the dates by more
 than c in total variation, sampling noise aside. So the distance between the distributions of what the model says (class
 and confidence of each tile) is compared with c plus the noise, found by swapping the dates of tiles at random.
+
+Distributions can agree where the tiles do not: an image that lies on other ground has the same classes in other places. So
+the share of tiles that changed by the model of `inference` is compared with c as well.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from ..labels import FloatArray
+from .inference import infer
 from .series import Series
 
 LEAST_CHANGE = 0.10
 CHANGE_A_YEAR = 0.01
 """Unless the user says otherwise, this share of the tiles can really have changed for each year between two dates, and
 LEAST_CHANGE between any two: more than the fastest growing counties change, less than a drift that spoils a trend."""
+SLACK = 0.05
+"""What the modelled share of changed tiles may go beyond the real one where answers are weak."""
 CONFIDENCE_STEPS = (0.6, 0.9)
 SWAPS = 200
 NOISE_QUANTILE = 0.99
@@ -35,7 +41,8 @@ class Comparison:
     """One date against the reference.
 
     distance: total variation, 0–1, between the dates' distributions of class and confidence; noise: what it reaches by
-    chance alone in 1 of 100 cases; max_change: share of tiles that can really have changed; shares: (2, K) mean
+    chance alone in 1 of 100 cases; modelled: share of tiles that changed between the two dates, by their probabilities;
+    max_change: share of tiles that can really have changed; shares: (2, K) mean
     probability of each class on the reference and on this date; confidence: mean of each; colours: (2, 3, 2) mean and
     standard deviation over the tiles of red, green and blue (0–255) on each, None without pictures.
     """
@@ -44,6 +51,7 @@ class Comparison:
     date: str
     distance: float
     noise: float
+    modelled: float
     max_change: float
     shares: Doubles
     confidence: tuple[float, float]
@@ -52,7 +60,17 @@ class Comparison:
     @property
     def drifted(self) -> bool:
         """Whether the dates differ by more than real change and chance explain."""
+        return self.shifted or self.scattered
+
+    @property
+    def shifted(self) -> bool:
+        """Whether what the model says as a whole moved too far."""
         return self.distance > self.max_change + self.noise
+
+    @property
+    def scattered(self) -> bool:
+        """Whether too many single tiles changed."""
+        return self.modelled > self.max_change + SLACK
 
     @property
     def colour_shift(self) -> float | None:
@@ -112,6 +130,7 @@ def compare(
         series.dates[date],
         _distance(cells, classes * (len(CONFIDENCE_STEPS) + 1)),
         _noise(cells, classes * (len(CONFIDENCE_STEPS) + 1), seed),
+        _modelled(series, reference, date),
         plausible_change(series, date, reference) if max_change is None else max_change,
         np.stack([first.mean(axis=0, dtype=np.float64), second.mean(axis=0, dtype=np.float64)]),
         (float(first.max(axis=1).mean()), float(second.max(axis=1).mean())),
@@ -161,6 +180,18 @@ def with_probabilities(series: Series, date: int, probabilities: FloatArray) -> 
     changed = series.probabilities.copy()
     changed[:, date] = probabilities
     return replace(series, probabilities=changed)
+
+
+def _modelled(series: Series, reference: int, date: int) -> float:
+    first, last = sorted((reference, date))
+    pair = replace(
+        series,
+        dates=(series.dates[first], series.dates[last]),
+        probabilities=series.probabilities[:, [first, last]],
+        valid_fraction=series.valid_fraction[:, [first, last]],
+        sources=(series.sources[first], series.sources[last]),
+    )
+    return float(infer(pair).p_change.mean())
 
 
 def _cells(probabilities: FloatArray) -> npt.NDArray[np.intp]:

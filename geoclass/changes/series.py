@@ -139,6 +139,8 @@ def align(
     if not both.any():
         raise ChangeError(f"{' and '.join(names)} have no tile in common; give results of the same ground")
     at = places[both]
+    if not any(r.valid_fraction[at[:, t]].any() for t, r in enumerate(found)):
+        raise ChangeError(f"the tiles of {' and '.join(names)} hold no data; classify them again")
     return Series(
         grid=found[0].grid,
         scheme=scheme,

@@ -9,6 +9,7 @@ comes from a sample looked at by eye (Olofsson et al. 2014), which a Trend carri
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -240,10 +241,12 @@ def _places(
 def _area_warnings(aois: gpd.GeoDataFrame | None, places: tuple[Place, ...], unit_ha: float) -> list[str]:
     if aois is None:
         return []
+    said = []
+    if all(re.fullmatch(r"area \d+", place.name) for place in places[1:]):
+        said.append("the areas are told apart by number only: name the column that holds their names with --aoi-name")
     outside = [place.name for place in places[1:] if not place.tiles]
-    said = (
-        [f"no tile that every date covers lies in {', '.join(outside)}: there are no figures for it"] if outside else []
-    )
+    if outside:
+        said.append(f"no tile that every date covers lies in {', '.join(outside)}: there are no figures for it")
     part = [place for place in places[1:] if place.tiles and place.covered_share < 0.99]
     if part:
         each = ", ".join(f"{place.name} {100 * place.covered_share:.0f} %" for place in part[:5])

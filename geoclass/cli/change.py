@@ -63,10 +63,10 @@ def command(
     say = console(ctx)
     series = found.change.series
     say.print(f"{len(series):,} tiles on {len(series.dates)} dates: {', '.join(series.dates)}")
-    for text in series.warnings:
-        say.print(f"warning: {text}")
+    for text in found.trend.warnings if found.trend else series.warnings:
+        say.print(f"warning: {text}", markup=False)
     for text in sentences(found.drift, series.scheme):
-        say.print(f"  {text}")
+        say.print(f"  {text}", markup=False)
     if found.trend is None:
         say.print("no trend is told: the imagery shifted more than the land can have changed")
     else:
@@ -77,4 +77,4 @@ def command(
         )
         say.print("For hectares with an interval: geoclass sample, look at the tiles, geoclass estimate.")
     for path in found.files.values():
-        say.print(f"  {path}")
+        say.print(f"  {path}", markup=False)

@@ -49,9 +49,10 @@ def command(
     """
     from ..areas.estimate import estimate
     from ..areas.telling import write_estimate
-    from ..files import require_absent
+    from ..files import require_absent, spare_inputs
 
     if out:
+        spare_inputs([Path(out)], [sample, source, *answers])
         require_absent([Path(out)], overwrite)
     found = estimate(
         Path(sample),

@@ -19,7 +19,7 @@ from .options import console, inputs_argument, overwrite_option, sensor_option
 @click.option("--size", "size_px", type=int, default=224, show_default=True, help="Side of a tile in pixels.")
 @click.option("--gsd", "gsd_m", type=float, help="Ground sampling distance in metres.  [default: the imagery's]")
 @click.option("--crs", help="Projected CRS of the grid.  [default: the imagery's, or its UTM zone]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Which tiles are drawn.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Which tiles are drawn.")
 @overwrite_option
 @click.pass_context
 def command(
@@ -43,9 +43,9 @@ def command(
             overwrite=overwrite,
         )  # fmt: skip
         for name, count in made.counts.items():
-            say.print(f"{name:<24}{count:>6,} tiles")
+            say.print(f"{name:<24}{count:>6,} tiles", markup=False)
         say.print(f"{made.passed_over:,} answers passed over: no class, or not of this imagery")
-        say.print(f"next: geoclass train {made.path} -o m.pt")
+        say.print(f"next: geoclass train {made.path} -o m.pt", markup=False)
         return
     if scheme is None:
         raise DatasetError("name the classes to choose from with --scheme, or the saved answers with --answers")
@@ -54,5 +54,5 @@ def command(
         inputs, load_scheme(scheme), page, tiles=tiles, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, seed=seed,
         overwrite=overwrite,
     )  # fmt: skip
-    say.print(f"{page}: {len(asked):,} tiles to label; open it in a browser, then save the CSV")
+    say.print(f"{page}: {len(asked):,} tiles to label; open it in a browser, then save the CSV", markup=False)
     say.print(f"next: geoclass label … --answers label.csv --size {size_px}")

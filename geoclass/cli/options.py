@@ -87,13 +87,15 @@ def console(ctx: click.Context, *, err: bool = False) -> rich.console.Console:
 @contextmanager
 def progress_bar(ctx: click.Context) -> Iterator[Callable[[str, int, int], None]]:
     """A callback (stage, done, total) that draws a progress bar on standard error."""
+    speaker = console(ctx, err=True)
     bar = rich.progress.Progress(
         rich.progress.TextColumn("{task.description:<12}"),
         rich.progress.BarColumn(),
         rich.progress.MofNCompleteColumn(),
         rich.progress.TimeRemainingColumn(),
-        console=console(ctx, err=True),
+        console=speaker,
         transient=True,
+        disable=not speaker.is_terminal,  # in a file or pipe it would be an empty line
     )
     tasks: dict[str, rich.progress.TaskID] = {}
     with bar:

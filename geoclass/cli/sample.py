@@ -75,12 +75,14 @@ def command(
 
     from ..areas.design import Allocation
     from ..areas.page import write_sample_page
-    from ..areas.sample import DesignKind, write_sample
+    from ..areas.sample import DesignKind, require_gpkg, write_sample
     from ..areas.sampling import draw_sample, read_expected
     from ..areas.strata import StrataBy
-    from ..files import require_absent
+    from ..files import require_absent, spare_inputs
 
+    require_gpkg(Path(out))
     review = Path(out).with_suffix(".review.html")
+    spare_inputs([Path(out), review], [source, *expected])
     require_absent([Path(out), *([review] if page else [])], overwrite)
     drawn = draw_sample(
         Path(source),
@@ -94,9 +96,9 @@ def command(
         expected=read_expected(expected),
         target_se=target_se,
     )
+    write_sample(drawn, Path(out), overwrite=overwrite)
     if page:
         write_sample_page(drawn, Path(source), review, overwrite=overwrite)
-    write_sample(drawn, Path(out), overwrite=overwrite)
     _tell(ctx, drawn)
     say = console(ctx)
     say.print(f"{out}: {len(drawn):,} tiles to look at, sample {drawn.design.sample_id}", markup=False)

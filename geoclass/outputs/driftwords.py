@@ -21,7 +21,7 @@ OVERRULED = "Overruled: the dates differ by more than real change can explain; t
 BANDS = ("red", "green", "blue")
 LARGE_SHIFT = 0.5
 """A shift of colours by this part of the spread between tiles is worth a word."""
-WIDTH, LINE = 520, 26
+WIDTH, LINE = 440, 26
 FONT = 'font-family="system-ui, sans-serif" font-size="14"'
 
 
@@ -31,7 +31,7 @@ def drift_report(drift: Drift, scheme: ClassScheme, told: bool = True) -> dict[s
         "verdict": OVERRULED if told and drift.withheld else VERDICTS[drift.verdict],
         "sentences": sentences(drift, scheme),
         "figures": [_distances(drift), *(_shares(item, scheme) for item in drift.comparisons)],
-        "head": ["Dates", "Difference", "By chance", "By change", "Confidence", "Colour shift"],
+        "head": ["Dates", "Difference", "By chance", "By change", "Tiles changed", "Confidence", "Colour shift"],
         "rows": [_row(item) for item in drift.comparisons],
     }
 
@@ -60,9 +60,14 @@ def sentences(drift: Drift, scheme: ClassScheme) -> list[str]:
         limit = f"{item.max_change:.0%} by real change and {item.noise:.0%} by chance"
         said.append(
             f"{item.reference} and {item.date}: what the model says differs on {item.distance:.0%} of the tiles in "
-            f"sum; {limit} can be explained" + (", the rest cannot." if item.drifted else ".")
+            f"sum; {limit} can be explained" + (", the rest cannot." if item.shifted else ".")
         )
-        if item.drifted:
+        if item.scattered:
+            said.append(
+                f"Tile by tile, {item.modelled:.0%} would have changed from {item.reference} to {item.date}, more than the "
+                f"{item.max_change:.0%} that can have: check that both images lie on the same ground (georeference, CRS)."
+            )
+        if item.shifted:
             k = int(abs(item.shares[1] - item.shares[0]).argmax())
             said.append(
                 f"The largest shift is in class {scheme.names[k]}: {item.shares[0][k]:.0%} of the ground in "
@@ -87,6 +92,7 @@ def _row(item: Comparison) -> list[str]:
         f"{item.distance:.1%}",
         f"{item.noise:.1%}",
         f"{item.max_change:.1%}",
+        f"{item.modelled:.1%}",
         f"{item.confidence[0]:.2f} → {item.confidence[1]:.2f}",
         "no picture" if shift is None else f"{shift:.2f}",
     ]
@@ -98,6 +104,7 @@ def _values(item: Comparison, scheme: ClassScheme) -> dict[str, Any]:
         "date": item.date,
         "distance": item.distance,
         "noise": item.noise,
+        "modelled_change": item.modelled,
         "max_change": item.max_change,
         "drifted": item.drifted,
         "confidence": list(item.confidence),
@@ -132,14 +139,14 @@ def _distances(drift: Drift) -> str:
             f'<line x1="{mark:.1f}" x2="{mark:.1f}" y1="{y - 5}" y2="{y + 19}" stroke="#222" stroke-width="2"/>',
             _text(max(left + item.distance * scale, mark) + 8, y + 12, f"{item.distance:.0%}"),
         ]
-    title = "Difference from the reference; the mark is what change and chance explain"
+    title = "Difference; mark: what can be explained"
     return _svg(54 + 46 * len(states), title, parts)
 
 
 def _shares(item: Comparison, scheme: ClassScheme) -> str:
     """The share of each class on the two dates, as pairs of bars."""
     top = max(0.05, float(item.shares.max())) * 1.1
-    left, right = 130, 60
+    left, right = 116, 92
     scale = (WIDTH - left - right) / top
     parts = []
     for k, known in enumerate(scheme.classes):
@@ -153,8 +160,8 @@ def _shares(item: Comparison, scheme: ClassScheme) -> str:
             )
         ends = [f"{share:.0%}" for share in item.shares[:, k]]
         parts.append(_text(left + float(item.shares[:, k].max()) * scale + 7, y + 17, f"{ends[0]} → {ends[1]}"))
-    title = f"Share of each class: {item.reference} (pale) and {item.date}"
-    return _svg(44 + (LINE + 8) * len(scheme), title, parts, WIDTH + 40)
+    title = f"Classes, {item.reference} (pale) and {item.date}"
+    return _svg(44 + (LINE + 8) * len(scheme), title, parts)
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start") -> str:
