@@ -18,6 +18,12 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 
+# Two networks with a thread for every core each are many times slower than one: the cores wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+
+
 def missing(reason: str) -> None:
     if os.environ.get("GEOCLASS_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason} (GEOCLASS_REQUIRE_ALL=1 forbids skipping)")
