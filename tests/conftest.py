@@ -17,7 +17,6 @@ import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
 
-
 # Two networks with a thread for every core each are many times slower than one: the cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
