@@ -595,7 +595,7 @@ def test_one_map_is_estimated_by_class(world, tmp_path):
     truth = np.bincount(world.truth[:, -1], weights=world.ground_ha, minlength=6)
     built = found.areas[BUILT]
     assert abs(built.ha.value - truth[BUILT]) < 2 * built.ha.half + 1
-    with pytest.raises(ChangeError, match="not kind; name the change.gpkg that is meant, or leave out --strata"):
+    with pytest.raises(ChangeError, match=r"not kind; name the change\.gpkg that is meant, or leave out --strata"):
         draw_sample(tmp_path / "county.gpkg", strata="kind")
     with pytest.raises(ChangeError, match="an answer on change"):
         estimate(sample, labels, answers=[csv(table.assign(answer="y"), tmp_path / "b.csv")])
