@@ -108,7 +108,7 @@ class TestAugmentation:
 
     def test_light_changes_as_documented(self):
         """A flat tile of 128 stays flat; its level lies within what gain, gamma and haze allow."""
-        made = augmented(torch.full((500, 3, 12, 12), 128.0), "sensors", generator(6))
+        made = augmented(torch.full((500, 3, 12, 12), 128.0), "sensor", generator(6))
         assert float(made.std(dim=(2, 3)).max()) < 1.5  # JPEG alone may ripple a level
         levels = made.mean(dim=(2, 3))
         base = [255 * (128 / 255) ** gamma * gain for gamma in (0.75, 1.25) for gain in (0.85, 1.15)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..learning.search import Found
 
 HEADS = ("logistic", "svm", "forest", "finetune")
-AUGMENTATIONS = ("overhead", "sensors", "turns", "none")
+AUGMENTATIONS = ("overhead", "sensor", "turns", "none")
 
 what_options = all_of(
     click.option("--backbone", default="efficientnet_lite0", show_default=True,
@@ -50,7 +50,7 @@ recipe_options = all_of(
     click.option("--mixup", type=float, default=0.0, show_default=True, help="α of mixup; 0 for none."),
     click.option("--consistency", type=float, default=2.0, show_default=True, help="Weight of answering alike to two renderings of a tile; 0 halves the time of an epoch."),
     click.option("--augment", "augmentation", type=click.Choice(AUGMENTATIONS), default="overhead", show_default=True,
-                 help="Random changes of training tiles: turns; overhead adds compression and a little zoom and light; sensors much of both."),
+                 help="Random changes of training tiles: turns; overhead adds compression and a little zoom and light; sensor much of both."),
     click.option("--ema", type=float, default=0.99, show_default=True, help="Weight of the past in the averaged weights that are kept."),
     click.option("--patience", type=int, default=4, show_default=True, help="Epochs without progress before stopping; 0 for never."),
 )  # fmt: skip

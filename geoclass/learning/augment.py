@@ -11,7 +11,7 @@ from torch import nn
 
 from ..views import as_jpeg
 
-Augmentation = Literal["overhead", "sensors", "turns", "none"]
+Augmentation = Literal["overhead", "sensor", "turns", "none"]
 AUGMENTATIONS: tuple[str, ...] = get_args(Augmentation)
 
 VEIL = 220.0
@@ -31,7 +31,7 @@ class Strength:
 
 STRENGTHS = {
     "overhead": Strength(1.05, 0.02, 0.05, 0.03, 0.4),
-    "sensors": Strength(1.25, 0.15, 0.25, 0.2, 0.25),
+    "sensor": Strength(1.25, 0.15, 0.25, 0.2, 0.25),
 }
 
 
@@ -39,7 +39,7 @@ def augmented(brightness: torch.Tensor, kind: Augmentation, random: torch.Genera
     """Tiles (N, C, H, W), brightness in 0–255, changed at random; `random` is a CPU generator.
 
     `turns` gives each tile one of the eight turns and mirrored turns; `overhead` besides zooms a little, moves by parts
-    of a pixel, stores a share as JPEG, and changes light a little: a gain a band, a gamma, and haze. `sensors` does so as
+    of a pixel, stores a share as JPEG, and changes light a little: a gain a band, a gamma, and haze. `sensor` does so as
     much as another sensor, season or day would, for models that must travel.
     """
     if kind == "none":

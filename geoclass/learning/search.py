@@ -238,7 +238,7 @@ class _Hunt:
         recipe = Recipe(
             epochs=MOST_EPOCHS,
             learning_rate=trial.suggest_float("learning_rate", 1e-4, 2e-3, log=True),
-            augmentation="overhead" if trial.suggest_categorical("overhead", (True, False)) else "sensors",
+            augmentation="overhead" if trial.suggest_categorical("overhead", (True, False)) else "sensor",
             mixup=float(trial.suggest_categorical("mixup", (0.0, 0.2))),
             smoothing=float(trial.suggest_categorical("smoothing", (0.0, 0.1))),
         )

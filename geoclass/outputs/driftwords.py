@@ -9,7 +9,7 @@ from ..changes.drift import Comparison, Drift
 from ..schemes import ClassScheme
 
 REMEDY = (
-    "train the model on tiles of both dates (geoclass dataset with both images, or geoclass train --augment sensor), "
+    "train the model on tiles of both dates (geoclass dataset with both images, or geoclass train --head finetune --augment sensor), "
     "classify both dates with it, and compare again"
 )
 VERDICTS = {
