@@ -253,6 +253,8 @@ def test_class_boxes_spotlight_and_views_change_the_pixels(show: Any) -> None:
     boxes = page.locator("#gc-classes input")
     assert page.evaluate(PIXEL, [1, *place]) == [*colour, 255]
     boxes.nth(2).uncheck()
+    page.mouse.move(900, 500)  # off the row, which would put its class in the light
+    wait_until(page, "geoclass.state.spot === -1")
     assert page.evaluate(PIXEL, [1, *place])[3] == 0
     page.click("#gc-all")
     assert boxes.nth(2).is_checked()
