@@ -681,7 +681,8 @@ def test_reading_survives_what_a_gis_does(make_labels: Factory, tmp_path: Path) 
     [
         ('UPDATE landcover SET "p_Open Water" = NULL WHERE fid = 2', "a number is missing"),
         ('UPDATE landcover SET "p_Open Water" = 3.5 WHERE fid = 2', "do not sum to 1"),
-        ("UPDATE landcover SET column = column + 1 WHERE fid = 2", "tile ids disagree"),
+        ("UPDATE landcover SET column = column + 999 WHERE fid = 2", "tile ids disagree"),
+        ("UPDATE landcover SET column = column + 1 WHERE fid = 2", "a tile comes twice"),
         ("ALTER TABLE landcover DROP COLUMN valid_fraction", "column 'valid_fraction' is missing"),
         ("UPDATE gpkg_metadata SET metadata = replace(metadata, '#466b9f', 'blue')", "the class scheme is wrong"),
         ("UPDATE gpkg_metadata SET metadata = replace(metadata, 'EPSG:26919', 'EPSG:99')", "its metadata are wrong"),
