@@ -265,9 +265,7 @@ def _in_scheme(
 
 
 @contextmanager
-def new_folder(
-    out: Path, overwrite: bool = False, own: Callable[[Path], bool] | None = None
-) -> Iterator[Path]:
+def new_folder(out: Path, overwrite: bool = False, own: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yield an empty folder beside `out`; on success move it into place, on failure remove it.
 
     What is there is kept until then. `own` says whether it is such a folder as is being made (a dataset, unless told).
