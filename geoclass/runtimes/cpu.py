@@ -25,7 +25,7 @@ def name() -> str:
 
 def has(features: tuple[str, ...]) -> bool:
     """Whether the processor has one of `features`; not, where it does not tell."""
-    told = getattr(torch.cpu, "get_capabilities", dict)()
+    told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     flags = {key for key, value in told.items() if value is True}
     if not flags:
         flags = _flags()

@@ -22,8 +22,9 @@ from .answers import Runner, TorchRunner
 from .sampling import sampled
 from .wanted import AUTO, Agreement, Choice, Wanted, installed, require_installed
 
-MEASURED_FROM_TILES = 1000
-"""Below this many tiles a run does not pay for measuring and translating (some 5 s; a tile gains 2–3 ms)."""
+MEASURED_FROM_TILES = 500
+"""Below this many tiles a run does not pay for measuring and translating: some 5 s, while a tile gains 3 ms where the
+machine is idle, and 100 ms and more where other programs keep PyTorch's threads waiting for each other."""
 
 INT8_FROM_SECONDS = 60.0
 """Below this many seconds of fp32 a run does not pay for calibrating and comparing int8 (some 15 s; it gains half)."""
@@ -236,14 +237,14 @@ def _int8(job: Job, settled: Settled, must_be_faster: bool) -> Settled:
         few = 2 * quantised.FEWEST
         return _noted(settled, f"not int8: only {len(tiles)} tiles to calibrate and compare it on, {few} are needed")
     try:
-        chosen, held_out = tiles[:share], tiles[share:]
-        parts = (chosen[at : at + job.batch_size] for at in range(0, share, job.batch_size))
+        parts = (tiles[at : min(share, at + job.batch_size)] for at in range(0, share, job.batch_size))
         images = quantised.calibration_images(job.bundle, map(job.see, parts))
+        del tiles[:share]  # the rest is held out
         key, stored = quantised.network(job.bundle, openvino_cpu.translated(job.bundle), images, job.model_file)
         runner = openvino_cpu.OpenvinoRunner(job.bundle, stored, "int8")
     except BundleError as error:
         return _noted(settled, f"not int8: {error}")
-    agreement = _compared(job, settled.runner, runner, held_out)
+    agreement = _compared(job, settled.runner, runner, tiles)
     reason = quantised.objection(agreement, must_be_faster)
     if reason:
         choice = settled.choice.model_copy(update={"agreement": agreement})
