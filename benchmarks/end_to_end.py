@@ -1,8 +1,8 @@
 """classify, from a GeoTIFF to all its outputs, against the bare forward pass of the same network.
 
-    python benchmarks/end_to_end.py [--tiles 1024] [--backbone efficientnet_lite0] [--rounds 3]
+    python benchmarks/end_to_end.py [--tiles 1024] [--backbone efficientnet_lite0] [--rounds 3] [--runtime torch]
 
-The bare pass has its float32 batches already in memory, channels last, and uses the same fused network, the same
+The bare pass is PyTorch's. It has its float32 batches already in memory, channels last, and uses the same fused network, the same
 number of threads and the same batch size, in the same process; rounds alternate so that both meet the same host.
 """
 
@@ -16,21 +16,21 @@ from made import make_bundle, make_scene
 
 from geoclass.bundle import load_bundle
 from geoclass.classify import classify
-from geoclass.predict import Predictor
-from geoclass.sensors import load_sensor
+from geoclass.predict import DEFAULT_BATCH
+from geoclass.runtimes.answers import TorchRunner, input_side
 
 
 @torch.inference_mode()
-def bare(predictor: Predictor, tiles: int) -> float:
+def bare(runner: TorchRunner, tiles: int, batch_size: int) -> float:
     """Tiles a second of the network alone: as many passes of a batch as the bundle has views, at its input side."""
-    answers = predictor.answers
-    side = answers.side_px
-    batch = torch.randn(predictor.batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
+    answers = runner.answers
+    side = input_side(answers.meta)
+    batch = torch.randn(batch_size, 3, side, side).contiguous(memory_format=torch.channels_last)
     answers.network(batch)
     start = perf_counter()
-    for _ in range(tiles // predictor.batch_size * answers.views):
+    for _ in range(tiles // batch_size * answers.meta.views):
         answers.network(batch)
-    return tiles // predictor.batch_size * predictor.batch_size / (perf_counter() - start)
+    return tiles // batch_size * batch_size / (perf_counter() - start)
 
 
 def main() -> None:
@@ -40,22 +40,25 @@ def main() -> None:
     parser.add_argument("--input-px", type=int, default=112)
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--runtime", default="auto")
+    parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     side = max(2, round(options.tiles**0.5))
     with tempfile.TemporaryDirectory() as folder:
         scene = make_scene(Path(folder) / "scene.tif", side, side)
         bundle = load_bundle(make_bundle(Path(folder) / "m.pt", options.backbone, options.input_px, options.views))
-        predictor = Predictor(bundle, load_sensor("rgb8"), device=torch.device("cpu"))
+        runner, batch_size = TorchRunner(bundle, torch.device("cpu")), DEFAULT_BATCH["cpu"]
         print(
-            f"{side * side} tiles, {options.backbone}, {options.input_px} px, {options.views} views, {torch.get_num_threads()} threads, batch {predictor.batch_size}"
+            f"{side * side} tiles, {options.backbone}, {options.input_px} px, {options.views} views, {torch.get_num_threads()} threads, batch {batch_size}"
         )
         print(
             f"{'round':>6}{'bare tiles/s':>14}{'end to end':>14}{'ratio':>8}{'reading s':>11}{'network s':>11}{'other s':>9}"
         )
         for number in range(options.rounds):
-            before = bare(predictor, side * side)
-            result = classify(scene, bundle, out=Path(folder) / f"out{number}")
-            after = bare(predictor, side * side)
+            before = bare(runner, side * side, batch_size)
+            out = Path(folder) / f"out{number}"
+            result = classify(scene, bundle, out=out, runtime=options.runtime, precision=options.precision)
+            after = bare(runner, side * side, batch_size)
             t, reference = result.timings, (before + after) / 2
             other = t["seconds_total"] - t["seconds_network"]
             print(

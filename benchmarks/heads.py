@@ -25,7 +25,8 @@ from geoclass.forest import probabilities
 from geoclass.learning.features import extract_features
 from geoclass.learning.finetune import Recipe
 from geoclass.learning.heads import Labelled, fit_head
-from geoclass.predict import brightness_of, keep_large_buffers, resampled
+from geoclass.predict import brightness_of
+from geoclass.runtimes.answers import keep_large_buffers, resampled
 from geoclass.train import Method, train
 from geoclass.views import dihedral
 

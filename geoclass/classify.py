@@ -31,7 +31,9 @@ from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
 from .plan import Plan, make_plan
-from .predict import Predictor, choose_device
+from .predict import Predictor
+from .runtimes.settling import Settled, device_for, job_of, open_runner, settle, settle_journalled
+from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
 
 Progress = Callable[[str, int, int], None]
@@ -79,6 +81,13 @@ class Settings:
     force: bool = False
     basemap: bool = False
     smooth: str | None = None
+    runtime: str = "auto"
+    precision: str = "auto"
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the network is to run on. Raises GeoclassError for names that are unknown or do not go together."""
+        return Wanted(self.runtime, self.precision)
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -87,6 +96,7 @@ class Settings:
             raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
         if self.smooth is not None:
             smoothing.require_method(self.smooth)
+        _ = self.wanted
         unknown = [name for name in self.formats if name not in vector.FORMATS]
         if unknown:
             raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
@@ -115,12 +125,14 @@ def classify(
     force: bool = False,
     basemap: bool = False,
     smooth: str | None = None,
+    runtime: str = "auto",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> Result:
     """Classify scenes, or a tile index, with a bundle; with `like`, a result of another date, in its imagery's colours.
 
     With `out` the results go to files `out/name.*` and an interrupted run continues where it stopped; without it they
-    stay in memory. smooth: one of `smoothing.METHODS`, after which the labels keep the model's own probabilities beside.
+    stay in memory. runtime and precision: see `runtimes.wanted`. smooth: one of `smoothing.METHODS`, after which the labels keep the model's own probabilities beside.
     Raises a GeoclassError of the fitting kind for everything that bad input can cause.
     """
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -134,6 +146,8 @@ def classify(
         force,
         basemap,
         smooth,
+        runtime,
+        precision,
     )
     plan = make_plan(
         named,
@@ -155,13 +169,14 @@ def classify(
 
 def run(plan: Plan, settings: Settings, progress: Progress | None = None) -> Result:
     """Carry out a plan. See `classify`."""
-    choose_device(settings.device)
+    device = device_for(settings.device, settings.wanted)
     if not settings.force:
         refuse_unfit(examine(plan, settings.out or Path(), settings.device))
     thumbnail_px = _thumbnail_px(plan)
     if settings.out is None:
-        parts = [part for _, part in _predicted(plan, settings, plan.blocks(), thumbnail_px, progress)]
-        return _assembled(plan, parts, thumbnail_px, 0.0, settings)
+        settled = settle(job_of(plan, device, settings.batch_size), settings.wanted)
+        parts = [part for _, part in _predicted(plan, settings, settled, plan.blocks(), thumbnail_px, progress)]
+        return _assembled(plan, parts, settled.choice, 0.0, settings)
     return _run_to_files(plan, settings, settings.out, thumbnail_px, progress)
 
 
@@ -177,11 +192,17 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
     if not began_publishing(folder):
         require_absent(finals, settings.overwrite)
     blocks = plan.blocks()
-    with Journal(folder, _manifest(plan, settings, thumbnail_px), restart=settings.overwrite) as journal:
+    if progress:
+        progress("preparing", 0, len(plan))
+    job = job_of(plan, device_for(settings.device, settings.wanted), settings.batch_size)
+    settled = settle_journalled(job, settings.wanted, folder, settings.overwrite)
+    with Journal(
+        folder, _manifest(plan, settings, settled.choice, thumbnail_px), restart=settings.overwrite
+    ) as journal:
         todo = [block for block in blocks if block.number not in journal.done]
         done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
         try:
-            for number, part in _predicted(plan, settings, todo, thumbnail_px, progress, done):
+            for number, part in _predicted(plan, settings, settled, todo, thumbnail_px, progress, done):
                 journal.write(number, part)
         except SceneError as error:
             raise SceneError(
@@ -190,7 +211,7 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
         if progress:
             progress("writing", len(plan), len(plan))
         parts = [journal.read(block.number) for block in blocks]
-        result = _assembled(plan, parts, thumbnail_px, perf_counter() - started, settings)
+        result = _assembled(plan, parts, settled.choice, perf_counter() - started, settings)
         staged = _write(result, plan, settings, journal.stage())
         files = journal.publish(staged, out)
         journal.discard()
@@ -200,6 +221,7 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
 def _predicted(
     plan: Plan,
     settings: Settings,
+    settled: Settled,
     blocks: Sequence[TileBlock],
     thumbnail_px: int,
     progress: Progress | None,
@@ -208,7 +230,8 @@ def _predicted(
     """Yield (block number, part) for each block, read ahead and classified."""
     if not blocks:
         return
-    device = choose_device(settings.device)
+    device = device_for(settings.device, settings.wanted)
+    job = job_of(plan, device, settings.batch_size)
     predictor = Predictor(
         plan.bundle,
         plan.mosaic.sensor,
@@ -216,6 +239,7 @@ def _predicted(
         batch_size=settings.batch_size,
         thumbnail_px=thumbnail_px,
         tone=plan.tone,
+        runner=settled.runner or open_runner(plan.bundle, settled.choice, device, model_file=job.model_file),
     )
     on_cpu = device.type == "cpu"
     threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
@@ -244,7 +268,7 @@ def _part(pixels: BlockPixels, predictor: Predictor, min_valid: float) -> Part:
     )
 
 
-def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: float, settings: Settings) -> Result:
+def _assembled(plan: Plan, parts: Sequence[Part], choice: Choice, seconds: float, settings: Settings) -> Result:
     """All parts as one result, sorted from the north-west line by line."""
     keep = np.concatenate([part.classified for part in parts])
     if not keep.any():
@@ -266,7 +290,7 @@ def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: fl
         np.concatenate([part.probabilities for part in parts])[order],
         np.concatenate([part.valid_fraction for part in parts])[keep][order],
         np.concatenate([part.thumbnails for part in parts])[order],
-        _info(plan, left_out),
+        _info(plan, choice, left_out),
     )
     if settings.smooth is not None:  # the journal keeps what the model said, so that this may differ in a continued run
         labels = smoothing.smooth(labels, settings.smooth)
@@ -280,7 +304,7 @@ def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: fl
     return Result(labels, preview.picture(labels), plan.aoi, timings)
 
 
-def _info(plan: Plan, left_out: int) -> dict[str, Any]:
+def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
     """Plain values that travel with every output."""
     synthetic = any("SYNTHETIC" in f"{scene.tags}".upper() for scene in plan.mosaic.scenes)
     return {
@@ -292,6 +316,10 @@ def _info(plan: Plan, left_out: int) -> dict[str, Any]:
         "model": plan.model,
         "like": plan.tone.reference if plan.tone else None,
         "backbone": plan.bundle.meta.backbone,
+        "runtime": choice.runtime,
+        "precision": choice.precision,
+        "runtime_note": choice.note,
+        "int8_agreement": choice.agreement.model_dump() if choice.agreement else None,
         "grid": plan.grid.prefix,
         "min_valid": plan.min_valid,
         "below_min_valid": left_out,
@@ -303,7 +331,7 @@ def _info(plan: Plan, left_out: int) -> dict[str, Any]:
     }
 
 
-def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, Any]:
+def _manifest(plan: Plan, settings: Settings, choice: Choice, thumbnail_px: int) -> dict[str, Any]:
     """What must be the same for an interrupted run to be continued."""
     tiles = np.stack([plan.columns, plan.rows])
     return {
@@ -315,6 +343,7 @@ def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, An
         "sensor": plan.mosaic.sensor.model_dump(mode="json"),
         "tone": plan.tone.digest if plan.tone else None,
         "batch_size": settings.batch_size,
+        "network": choice.model_dump(mode="json"),
         "thumbnail_px": thumbnail_px,
         "version": __version__,
     }

@@ -19,8 +19,10 @@ from .blocks import TileBlock, read_block
 from .errors import GeoclassError, SceneError, UnfitError
 from .grid import crs_text, needs_utm
 from .plan import Plan
-from .predict import Predictor, choose_device
+from .predict import choose_device
 from .reader import Pixels
+from .runtimes.settling import job_of, open_runner, settle
+from .runtimes.wanted import Wanted
 from .scene import Scene, open_dataset
 
 Status = Literal["ok", "warn", "fail"]
@@ -281,7 +283,10 @@ def estimate_seconds(plan: Plan, device: str = "auto") -> tuple[float, float]:
     tiles = take_sample(plan).tiles
     if not tiles:
         return 0.0, 0.0
-    predictor = Predictor(plan.bundle, plan.mosaic.sensor, device=choose_device(device))
+    where = choose_device(device)
+    job = job_of(plan, where, None)
+    settled = settle(job, Wanted(precision="fp32" if where.type == "cpu" else "auto"))
+    predictor = job.predictor(settled.runner or open_runner(plan.bundle, settled.choice, where))
     predictor(tiles[:4])
     rate = len(tiles) / max(1e-9, predictor(tiles).seconds)
     return len(plan) / rate, rate

@@ -65,7 +65,8 @@ def versions() -> dict[str, str]:
         found["CUDA"] = f"{cuda}, {torch.cuda.get_device_name(0)}" if cuda else "no device seen"
         found["CPU threads"] = str(torch.get_num_threads())
         require_matching_torch()
-        found["runtimes"] = "torch"
+        others = [(name, _version(name)) for name in ("openvino", "onnxruntime", "nncf")]
+        found["runtimes"] = ", ".join(["torch", *(f"{name} {v}" for name, v in others if v != "not installed")])
     except (ImportError, OSError, UnfitError) as error:
         found["runtimes"] = str(error)
     return found

@@ -23,7 +23,8 @@ from .bundle import Bundle, BundleMeta, State, digest_of
 from .configs import validate
 from .errors import BundleError, ConfigError, GeoclassError
 from .files import replacing, require_absent
-from .predict import Answers, Predictor
+from .predict import Predictor
+from .runtimes.answers import Answers
 from .sensors import load_sensor
 
 OPSET = 18

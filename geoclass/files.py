@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,13 @@ from .errors import OutputError
 
 WHOLE_BYTES = 1 << 30
 SAMPLE_BYTES = 1 << 20
+CACHE_VARIABLE = "GEOCLASS_CACHE"
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $GEOCLASS_CACHE, else the user's cache folder."""
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoclass"
 
 
 def fingerprint(path: Path) -> str:

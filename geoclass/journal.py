@@ -76,7 +76,7 @@ class Journal:
             raise
 
     def _begin(self, manifest: dict[str, Any], restart: bool) -> None:
-        there = self._read_manifest()
+        there = read_manifest(self.folder)
         if there is not None and there != manifest:
             if not restart:
                 changed = ", ".join(sorted(k for k in {*there, *manifest} if there.get(k) != manifest.get(k)))
@@ -94,12 +94,6 @@ class Journal:
             with write_errors(self.folder):
                 _write_whole(self.folder / "manifest.json", json.dumps(manifest, indent=1).encode())
         self.done = {int(path.stem.removeprefix("part-")) for path in self.folder.glob("part-*.arrow")}
-
-    def _read_manifest(self) -> dict[str, Any] | None:
-        with suppress(FileNotFoundError, json.JSONDecodeError):
-            loaded: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text())
-            return loaded
-        return None
 
     def write(self, number: int, part: Part) -> None:
         """Keep a finished block. Raises OutputError where the disk is full."""
@@ -189,6 +183,14 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """What the run of the journal in `folder` is of; None where there is no whole manifest."""
+    with suppress(OSError, ValueError):
+        loaded = json.loads((folder / "manifest.json").read_text())
+        return loaded if isinstance(loaded, dict) else None
+    return None
 
 
 def began_publishing(folder: Path) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,17 +9,16 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
-from . import backbones, forest
+from . import forest
 from .bundle import Bundle
 from .datasets.tileset import TileSet
 from .errors import UnfitError
 from .labels import ByteArray, FloatArray
 from .reader import Pixels
+from .runtimes.answers import Runner, TorchRunner
 from .sensors import Sensor
 from .tones import Tone
-from .views import dihedral
 
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
 SHOWN_AT_ONCE = 64
@@ -55,40 +52,6 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-class Answers(nn.Module):
-    """A bundle's whole way from brightness to answers, as one network.
-
-    Takes brightness (N, bands, H, W) in 0–255 and gives logits (N, K), divided by the bundle's temperature; where the
-    head is a forest, the (N, P) numbers that the forest reads. Tiles are resampled to the network's input side,
-    normalised in place (the brightness given is overwritten: a copy would cost as much as a layer), and answers
-    averaged over the bundle's views.
-    """
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__()
-        meta = bundle.meta
-        self.side_px = meta.input_px or meta.size_px
-        self.views = meta.views
-        self.temperature = 1.0 if bundle.forest is not None else meta.temperature
-        self.network = backbones.fuse(bundle.network(), torch.zeros(2, len(meta.bands), self.side_px, self.side_px))
-        self.mean, self.std = meta.mean, meta.std
-
-    def forward(self, brightness: torch.Tensor) -> torch.Tensor:
-        x = resampled(brightness, self.side_px)
-        for band, (mean, std) in enumerate(zip(self.mean, self.std, strict=True)):
-            x[:, band].sub_(mean).div_(std)
-        views = dihedral(x, self.views)
-        answers = [self.network(view.contiguous(memory_format=torch.channels_last)).float() for view in views]
-        return (answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)) / self.temperature
-
-
-def resampled(tiles: torch.Tensor, side_px: int) -> torch.Tensor:
-    """Tiles (N, C, H, W) as (N, C, side, side), averaged where they shrink."""
-    if tiles.shape[-1] == side_px and tiles.shape[-2] == side_px:
-        return tiles
-    return nn.functional.interpolate(tiles, size=(side_px, side_px), mode="bilinear", antialias=True)
-
-
 def brightness_of(batch: Pixels, sensor: Sensor, device: torch.device) -> torch.Tensor:
     """(N, C, H, W) float32 brightness in 0–255 on the device; stored numbers travel there, not floats."""
     if batch.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
@@ -98,6 +61,12 @@ def brightness_of(batch: Pixels, sensor: Sensor, device: torch.device) -> torch.
     if batch.dtype == np.uint8 and (scale, offset) == (1.0, 0.0):
         return values
     return values.mul_(scale).add_(offset).clamp_(0, 255)
+
+
+def seen(tiles: Sequence[Pixels], sensor: Sensor, device: torch.device, tone: Tone | None = None) -> torch.Tensor:
+    """Tiles of (bands, H, W) in stored numbers as the network is shown them: brightness (N, C, H, W) on the device."""
+    brightness = brightness_of(np.stack(tiles), sensor, device)
+    return brightness if tone is None else toned(brightness, torch.from_numpy(tone.curves).to(device))
 
 
 def toned(brightness: torch.Tensor, curves: torch.Tensor) -> torch.Tensor:
@@ -122,11 +91,11 @@ def shown(tiles: TileSet) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 class Predictor:
-    """A bundle's network made ready for a device: convolutions fused with their normalisation, channels last.
+    """A bundle's network made ready for a device, and the way from stored numbers to probabilities.
 
-    `sensor` is the scene's: its scaling turns stored numbers into brightness, on the device. On CUDA the network runs
-    in half precision under autocast and gives float32 probabilities. With `tone` (of the bundle's bands) the network sees
-    brightness through its curves; thumbnails show it as it is. A batch is halved, once, when memory runs out.
+    `sensor` is the scene's: its scaling turns stored numbers into brightness, on the device. `runner` is what the network
+    runs on, PyTorch where none is given: in half precision on CUDA, else in fp32. With `tone` (of the bundle's bands) the
+    network sees brightness through its curves; thumbnails show it as it is. A batch is halved, once, when memory runs out.
     """
 
     def __init__(
@@ -138,26 +107,25 @@ class Predictor:
         batch_size: int | None = None,
         thumbnail_px: int = 8,
         tone: Tone | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.device = device
         self.batch_size = batch_size or DEFAULT_BATCH[device.type]
         self.thumbnail_px = thumbnail_px
         meta = bundle.meta
         bands = len(meta.bands)
-        self.answers = Answers(bundle)
-        backbones.place(self.answers, device)
+        self.runner = runner or TorchRunner(bundle, device, "fp16" if device.type == "cuda" else "fp32")
         self.forest = None
         if bundle.forest is not None:
             fit = {"inputs": meta.projection, "classes": len(meta.scheme)}
             self.forest = forest.load_forest(bundle.forest, "the bundle", **fit)
         self.temperature = meta.temperature
         self.sensor = sensor
-        self.curves = None if tone is None else torch.from_numpy(tone.curves).to(device)
+        self.tone = tone
         names = list(meta.bands)
         rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
         self.rgb = rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)]
         self.classes = len(meta.scheme)
-        keep_large_buffers()
 
     @torch.inference_mode()
     def __call__(self, tiles: Sequence[Pixels]) -> Prediction:
@@ -171,8 +139,8 @@ class Predictor:
             try:
                 brightness = brightness_of(np.stack(part), self.sensor, self.device)
                 thumbnails[at : at + len(part)] = self._thumbnails(brightness)
-                if self.curves is not None:
-                    brightness = toned(brightness, self.curves)
+                if self.tone is not None:
+                    brightness = toned(brightness, torch.from_numpy(self.tone.curves).to(self.device))
                 probabilities[at : at + len(part)] = self._probabilities(brightness)
             except torch.cuda.OutOfMemoryError:
                 if self.batch_size == 1:
@@ -190,26 +158,8 @@ class Predictor:
         return np.asarray(small.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
 
     def _probabilities(self, brightness: torch.Tensor) -> FloatArray:
-        with torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
-            answers = self.answers(brightness)
+        answers = self.runner(brightness)
         if self.forest is not None:
             shares = forest.probabilities(self.forest, answers.float().cpu().numpy(), self.classes)
             answers = torch.from_numpy(shares).log() / self.temperature
         return np.asarray(torch.softmax(answers.float(), dim=1).cpu().numpy())
-
-
-def keep_large_buffers() -> None:
-    """Let glibc reuse large buffers instead of returning each to the system after every layer.
-
-    A forward pass frees and takes the same tens of megabytes again and again; the page faults cost more than the
-    arithmetic of a small network. Elsewhere than on glibc this does nothing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
-    except (OSError, AttributeError):
-        return

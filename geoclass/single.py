@@ -12,8 +12,10 @@ from PIL import Image
 
 from .bundle import Bundle
 from .datasets.pictures import SUFFIXES, Picture, read_picture, unplaced
-from .errors import DatasetError
-from .predict import Predictor, choose_device
+from .errors import DatasetError, GeoclassError
+from .predict import DEFAULT_BATCH
+from .runtimes.settling import Job, device_for, open_runner, settle
+from .runtimes.wanted import Wanted
 
 Progress = Callable[[str, int, int], None]
 
@@ -33,16 +35,25 @@ def classify_pictures(
     *,
     device: str = "auto",
     batch_size: int | None = None,
+    runtime: str = "auto",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> PictureAnswers:
     """Classify picture files, and all in folders (and folders in these), each as one tile.
 
     A picture is scaled so that its shorter side is a tile's and its middle square is taken; its ground sampling
     distance is not known, so it should show about as much ground as a tile does. Raises DatasetError where there is no
-    picture, or none can be read.
+    picture, or none can be read; GeoclassError for a runtime or precision that cannot be had.
     """
+    wanted = Wanted(runtime, precision)
+    if precision == "int8":
+        raise GeoclassError("--precision int8 is calibrated on the tiles of a scene; for pictures give fp32")
+    where = device_for(device, wanted)
     paths = _found(inputs)
-    predictor = Predictor(bundle, bundle.meta.sensor, device=choose_device(device), batch_size=batch_size)
+    batch_size = batch_size or DEFAULT_BATCH[where.type]
+    job = Job(bundle, bundle.meta.sensor, where, batch_size, len(paths), lambda _: [])
+    settled = settle(job, wanted)
+    predictor = job.predictor(settled.runner or open_runner(bundle, settled.choice, where))
     answered: list[Path] = []
     unreadable: list[Path] = []
     probabilities = []

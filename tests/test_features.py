@@ -13,9 +13,10 @@ from conftest import write_textures
 from geoclass import backbones
 from geoclass.datasets.tileset import TileSet, read_class_folders
 from geoclass.errors import GeoclassError
+from geoclass.files import cache_folder
 from geoclass.learning import features
 from geoclass.learning.features import FeatureCache, extract_features
-from geoclass.predict import resampled
+from geoclass.runtimes.answers import resampled
 from geoclass.views import VIEWS, views_of
 
 torch.set_num_threads(1)
@@ -167,7 +168,7 @@ class TestCache:
     def test_where_it_is(self, monkeypatch, tmp_path):
         monkeypatch.delenv("GEOCLASS_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert features.cache_folder() == tmp_path / "geoclass"
+        assert cache_folder() == tmp_path / "geoclass"
 
 
 class TestMemory:

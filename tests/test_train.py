@@ -33,7 +33,8 @@ from geoclass.evaluation.metrics import expected_calibration_error
 from geoclass.history.record import read_record, record_path
 from geoclass.learning import heads
 from geoclass.learning.finetune import Recipe
-from geoclass.predict import Answers, Predictor
+from geoclass.predict import Predictor
+from geoclass.runtimes.answers import Answers
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
 from geoclass.train import HEADS, Method, Trained, calibrated, train, train_to_file

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+from rich.markup import escape
 
 from .options import (
     aoi_options,
@@ -19,6 +21,7 @@ from .options import (
     progress_bar,
     require_model,
     run_options,
+    runtime_options,
     sensor_option,
 )
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     help="Smooth the labels by those of neighbours; what the model said is kept beside.  [default: not]",
 )  # fmt: skip
 @device_option
+@runtime_options
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
 @overwrite_option
@@ -56,6 +60,7 @@ def command(
     size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     date: str | None, like: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
     basemap: bool, smooth: str | None, force: bool, overwrite: bool,
+    runtime: str, precision: str,
 ) -> None:  # fmt: skip
     """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
 
@@ -79,11 +84,12 @@ def command(
             inputs, bundle, out=out, name=name, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, aoi=aoi,
             aoi_rule=aoi_rule, min_valid=min_valid, date=date, like=like, batch_size=batch_size, device=device, readers=readers,
             formats=formats, overwrite=overwrite, force=force, basemap=basemap, smooth=smooth,
-            progress=progress,
+            runtime=runtime, precision=precision, progress=progress,
         )  # fmt: skip
     say = console(ctx)
     labels, timings = result.labels, result.timings
     say.print(f"{len(labels):,} tiles classified, {timings['tiles_per_second']:.1f} a second")
+    say.print(f"network: {escape(_network(labels.info))}")
     say.print(
         f"{labels.info['below_min_valid']:,} tiles left out: less than {labels.info['min_valid']:.0%} of their ground has data"
     )
@@ -96,3 +102,10 @@ def command(
     say.print("Mapped areas are tile counts; they carry no error bars and are no estimates.")
     for path in result.files.values():
         say.print(f"  {path}")
+
+
+def _network(info: Mapping[str, Any]) -> str:
+    from ..runtimes.wanted import Choice
+
+    names = {"runtime": info["runtime"], "precision": info["precision"], "note": info["runtime_note"]}
+    return Choice(**names, agreement=info["int8_agreement"]).words

@@ -39,6 +39,23 @@ overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outpu
 
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
+runtime_options = all_of(
+    click.option(
+        "--runtime",
+        type=click.Choice(["auto", "torch", "openvino", "onnx"]),
+        default="auto",
+        show_default=True,
+        help="What the network runs on; auto measures and remembers the fastest.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
+        default="auto",
+        show_default=True,
+        help="Numbers the network computes with; auto takes less than fp32 only where that is faster and agrees with it.",
+    ),
+)
+
 grid_options = all_of(
     click.option("--size", "size_px", type=int, help="Side of a tile in pixels.  [default: the bundle's, or 224]"),
     click.option(

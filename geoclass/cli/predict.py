@@ -9,7 +9,7 @@ import click
 import rich.table
 from rich.markup import escape
 
-from .options import console, device_option, model_option, progress_bar, require_model
+from .options import console, device_option, model_option, progress_bar, require_model, runtime_options
 
 
 @click.command("predict")
@@ -19,10 +19,11 @@ from .options import console, device_option, model_option, progress_bar, require
 @click.option("--json", "as_json", is_flag=True, help="Print every probability as JSON.")
 @click.option("--batch-size", type=click.IntRange(1), help="Pictures in one pass of the network.")
 @device_option
+@runtime_options
 @click.pass_context
 def command(
     ctx: click.Context, pictures: tuple[str, ...], model: str | None, top: int, as_json: bool, batch_size: int | None,
-    device: str,
+    device: str, runtime: str, precision: str,
 ) -> None:  # fmt: skip
     """Classify PICTURES, files or folders of JPEG, PNG or TIFF, each as one tile.
 
@@ -37,7 +38,15 @@ def command(
 
     bundle = load_bundle(path)
     with progress_bar(ctx) as progress:
-        answers = classify_pictures(pictures, bundle, device=device, batch_size=batch_size, progress=progress)
+        answers = classify_pictures(
+            pictures,
+            bundle,
+            device=device,
+            batch_size=batch_size,
+            runtime=runtime,
+            precision=precision,
+            progress=progress,
+        )
     names = bundle.meta.scheme.names
     rows: list[dict[str, Any]] = [
         {

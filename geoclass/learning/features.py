@@ -20,14 +20,15 @@ from .. import backbones
 from ..datasets.pictures import Picture
 from ..datasets.tileset import TileSet
 from ..errors import GeoclassError
-from ..predict import brightness_of, keep_large_buffers, resampled
+from ..files import cache_folder
+from ..predict import brightness_of
+from ..runtimes.answers import keep_large_buffers, resampled
 from ..sensors import Sensor
 from ..views import VIEWS, views_of
 
 Progress = Callable[[str, int, int], None]
 Features = npt.NDArray[np.float32]
 
-CACHE_VARIABLE = "GEOCLASS_CACHE"
 MOST_CACHED_BYTES = 8 << 30
 RECIPE = b"views 1"
 """Changes when `views_of` does, so that features of other views are not taken for these."""
@@ -92,12 +93,6 @@ def _stored(path: Path, name: str) -> npt.NDArray[np.generic] | None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
     return None
-
-
-def cache_folder() -> Path:
-    """Where features are kept: $GEOCLASS_CACHE, else the user's cache folder."""
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoclass"
 
 
 def _prune(folder: Path) -> None:

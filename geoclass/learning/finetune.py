@@ -21,7 +21,8 @@ from ..datasets.pictures import Picture
 from ..datasets.tileset import TileSet
 from ..errors import BundleError, GeoclassError
 from ..files import replacing
-from ..predict import brightness_of, keep_large_buffers, resampled
+from ..predict import brightness_of
+from ..runtimes.answers import keep_large_buffers, resampled
 from .augment import Augmentation, augmented
 from .heads import NEVER, start_layer
 

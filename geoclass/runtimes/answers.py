@@ -1,0 +1,152 @@
+"""A bundle's whole way from brightness to answers, and its own runtime, PyTorch."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from .. import backbones
+from ..bundle import Bundle, BundleMeta
+from ..views import dihedral
+
+Images = npt.NDArray[np.float32]
+
+IMAGES_AT_ONCE = 4
+"""Images in one request to a runtime that has a thread a request: little enough to stay in a core's cache."""
+
+AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Runner(Protocol):
+    """A bundle's network made ready: brightness (N, bands, H, W) in 0–255, float32, on the runner's device → answers.
+
+    The answers (N, K) are float32 logits divided by the bundle's temperature, or (N, P) what its forest reads; averaged
+    over its views. The brightness given may be overwritten. In fp32 all runners agree within 1e-4.
+    """
+
+    runtime: str
+    precision: str
+
+    def __call__(self, brightness: torch.Tensor) -> torch.Tensor: ...
+
+
+class Answers(nn.Module):
+    """A bundle's whole way from brightness to answers, as one network; see `Runner`.
+
+    Tiles are resampled to the network's input side, normalised in place (the brightness given is overwritten: a copy
+    would cost as much as a layer), and answers averaged over the bundle's views.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.meta = bundle.meta
+        side = input_side(self.meta)
+        self.temperature = temperature(bundle)
+        self.network = backbones.fuse(bundle.network(), torch.zeros(2, len(self.meta.bands), side, side))
+
+    def forward(self, brightness: torch.Tensor) -> torch.Tensor:
+        views = dihedral(prepared(brightness, self.meta), self.meta.views)
+        answers = [self.network(view.contiguous(memory_format=torch.channels_last)).float() for view in views]
+        return (answers[0] if len(answers) == 1 else torch.stack(answers).mean(dim=0)) / self.temperature
+
+
+class TorchRunner:
+    """PyTorch on any device. fp16 and bf16 run under autocast."""
+
+    runtime = "torch"
+
+    def __init__(self, bundle: Bundle, device: torch.device, precision: str = "fp32") -> None:
+        self.precision = precision
+        self.device = device
+        self.answers = Answers(bundle)
+        backbones.place(self.answers, device)
+        keep_large_buffers()
+
+    @torch.inference_mode()
+    def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
+        dtype = AUTOCAST.get(self.precision)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            answers: torch.Tensor = self.answers(brightness)
+        return answers.float()
+
+
+def input_side(meta: BundleMeta) -> int:
+    """The side in pixels that the network sees tiles at."""
+    return meta.input_px or meta.size_px
+
+
+def temperature(bundle: Bundle) -> float:
+    """What logits are divided by; 1 where a forest reads the answers."""
+    return 1.0 if bundle.forest is not None else bundle.meta.temperature
+
+
+def prepared(brightness: torch.Tensor, meta: BundleMeta) -> torch.Tensor:
+    """Brightness (N, C, H, W) resampled to the network's side and normalised in place: (N, C, side, side)."""
+    images = resampled(brightness, input_side(meta))
+    for band, (mean, std) in enumerate(zip(meta.mean, meta.std, strict=True)):
+        images[:, band].sub_(mean).div_(std)
+    return images
+
+
+def resampled(tiles: torch.Tensor, side_px: int) -> torch.Tensor:
+    """Tiles (N, C, H, W) as (N, C, side, side), averaged where they shrink."""
+    if tiles.shape[-1] == side_px and tiles.shape[-2] == side_px:
+        return tiles
+    return nn.functional.interpolate(tiles, size=(side_px, side_px), mode="bilinear", antialias=True)
+
+
+def requests(images: Images, views: int) -> Iterator[tuple[slice, Images]]:
+    """Every view of prepared images (N, C, side, side), tile after tile, IMAGES_AT_ONCE together.
+
+    Yields their places among all N × views, and an array (IMAGES_AT_ONCE, C, side, side), the last filled up with zeros.
+    """
+    total = len(images) * views
+    for start in range(0, total, IMAGES_AT_ONCE):
+        end = min(total, start + IMAGES_AT_ONCE)
+        batch = np.zeros((IMAGES_AT_ONCE, *images.shape[1:]), np.float32)
+        for place, number in enumerate(range(start, end)):
+            batch[place] = viewed(images[number // views], number % views)
+        yield slice(start, end), batch
+
+
+def viewed(image: Images, view: int) -> Images:
+    """One of `views.dihedral` of an image (C, H, W), without copying."""
+    turned = np.rot90(image, view % 4, (1, 2))
+    return turned if view < 4 else turned[:, :, ::-1]
+
+
+def combined(found: Images, bundle: Bundle) -> torch.Tensor:
+    """Answers to N × views images, (N × views, K), averaged over views and divided by the temperature: (N, K)."""
+    views = bundle.meta.views
+    return torch.from_numpy(found.reshape(-1, views, found.shape[1]).mean(axis=1) / np.float32(temperature(bundle)))
+
+
+def noise(meta: BundleMeta) -> torch.Tensor:
+    """IMAGES_AT_ONCE normalised images (C, side, side) of noise, always the same: to trace and to check a network with."""
+    side = input_side(meta)
+    random = torch.Generator().manual_seed(0)
+    return torch.randn(IMAGES_AT_ONCE, len(meta.bands), side, side, generator=random)
+
+
+def keep_large_buffers() -> None:
+    """Let glibc reuse large buffers instead of returning each to the system after every layer.
+
+    A forward pass frees and takes the same tens of megabytes again and again; the page faults cost more than the
+    arithmetic of a small network. Elsewhere than on glibc this does nothing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 1 << 30)
+        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+    except (OSError, AttributeError):
+        return

@@ -1,0 +1,265 @@
+"""Settles what a run uses: the runtime and precision asked for, or the fastest that says the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pydantic
+import torch
+
+from ..bundle import Bundle
+from ..errors import BundleError, GeoclassError, OutputError, UnfitError
+from ..journal import read_manifest
+from ..plan import Plan
+from ..predict import DEFAULT_BATCH, Predictor, choose_device, seen
+from ..reader import Pixels
+from ..sensors import Sensor
+from ..tones import Tone
+from . import cpu, measuring, openvino_cpu, quantised
+from .answers import Runner, TorchRunner
+from .sampling import sampled
+from .wanted import AUTO, Agreement, Choice, Wanted, installed, require_installed
+
+MEASURED_FROM_TILES = 500
+"""Below this many tiles a run does not pay for measuring and translating: some 5 s, while a tile gains 3 ms where the
+machine is idle, and 100 ms and more where other programs keep PyTorch's threads waiting for each other."""
+
+INT8_FROM_SECONDS = 60.0
+"""Below this many seconds of fp32 a run does not pay for calibrating and comparing int8 (some 15 s; it gains half)."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be settled for. tiles: how many the run has; sample(n): up to n of them, drawn by chance, in stored
+    numbers; model_file: the bundle's file, beside which int8 networks are kept, None for one in memory."""
+
+    bundle: Bundle
+    sensor: Sensor
+    device: torch.device
+    batch_size: int
+    tiles: int
+    sample: Callable[[int], list[Pixels]]
+    tone: Tone | None = None
+    model_file: Path | None = None
+
+    def predictor(self, runner: Runner) -> Predictor:
+        return Predictor(
+            self.bundle, self.sensor, device=self.device, batch_size=self.batch_size, tone=self.tone, runner=runner
+        )
+
+    def see(self, tiles: list[Pixels]) -> torch.Tensor:
+        """Brightness (N, C, H, W) as the network is shown it."""
+        return seen(tiles, self.sensor, self.device, self.tone)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A choice, and its runner where one was made on the way."""
+
+    choice: Choice
+    runner: Runner | None = None
+
+
+def job_of(plan: Plan, device: torch.device, batch_size: int | None) -> Job:
+    """The job of classifying a plan."""
+    file = Path(plan.model)
+    return Job(
+        plan.bundle,
+        plan.mosaic.sensor,
+        device,
+        batch_size or DEFAULT_BATCH[device.type],
+        len(plan),
+        lambda count: sampled(plan, count),
+        plan.tone,
+        file if plan.model and file.is_file() else None,
+    )
+
+
+def device_for(name: str, wanted: Wanted) -> torch.device:
+    """`predict.choose_device`, but `auto` is the CPU where what is wanted runs there only.
+
+    Raises UnfitError where device, runtime and precision do not go together.
+    """
+    if name == AUTO and wanted.on_cpu:
+        return torch.device("cpu")
+    device = choose_device(name)
+    if device.type == "cuda" and wanted.on_cpu:
+        option = f"--precision {wanted.precision}" if wanted.precision == "int8" else f"--runtime {wanted.runtime}"
+        raise UnfitError(f"{option} runs on the CPU, not on {name}; give --device cpu, or leave it out")
+    if device.type == "cpu" and wanted.precision == "fp16":
+        raise UnfitError("--precision fp16 needs a CUDA device, and none is used here; give --precision fp32")
+    if device.type == "cpu" and wanted.precision == "bf16" and not cpu.has(cpu.AMX):
+        raise UnfitError("this CPU has no AMX, without which bf16 is slower than fp32; give --precision fp32")
+    return device
+
+
+def settle(job: Job, wanted: Wanted, begun: Choice | None = None) -> Settled:
+    """What this run uses. `begun` is what an interrupted run of the same began with, which is kept.
+
+    Raises OutputError where that run began with something else than is wanted now, GeoclassError where what was asked for
+    is not installed. With `auto` a missing runtime is none to choose from.
+    """
+    if begun is not None:
+        if begun.serves(wanted):
+            return Settled(begun)
+        raise OutputError(
+            f"the interrupted run was begun with --runtime {begun.runtime} --precision {begun.precision}; "
+            "repeat that command to finish it, or give --overwrite to start anew"
+        )
+    asked = (wanted.runtime, wanted.precision)
+    if job.device.type == "cuda":
+        precision = "fp16" if wanted.precision == AUTO else wanted.precision
+        return Settled(Choice(runtime="torch", precision=precision, asked=asked))
+    if wanted.precision == "bf16":
+        runtime = wanted.runtime if wanted.runtime != AUTO else "openvino" if installed("openvino") else "torch"
+        return Settled(Choice(runtime=runtime, precision="bf16", asked=asked))
+    found, seconds = _fp32(job, wanted)
+    settled = Settled(found.choice.model_copy(update={"asked": asked}), found.runner)
+    if wanted.precision == "int8":
+        if not cpu.has(cpu.VNNI):
+            settled = _noted(settled, "this CPU has no VNNI, without which int8 may be slower than fp32")
+        return _int8(job, settled, must_be_faster=False)
+    if wanted.precision == AUTO and seconds is not None and seconds * job.tiles >= INT8_FROM_SECONDS:
+        return _int8_if_fit(job, settled)
+    return settled
+
+
+def settle_journalled(job: Job, wanted: Wanted, journal: Path, restart: bool) -> Settled:
+    """`settle`, keeping what an interrupted run in the folder `journal` began with, unless that is to be started anew."""
+    try:
+        begun = Choice.model_validate((read_manifest(journal) or {}).get("network"))
+    except pydantic.ValidationError:
+        begun = None  # there is none, or one of another version, which the journal will refuse
+    if begun is not None and restart and not begun.serves(wanted):
+        begun = None
+    return settle(job, wanted, begun)
+
+
+def open_runner(
+    bundle: Bundle,
+    choice: Choice,
+    device: torch.device,
+    *,
+    model_file: Path | None = None,
+    threads: int | None = None,
+) -> Runner:
+    """The network on what was chosen, here or on another machine; threads: cores to use on a CPU, all of torch's if None.
+
+    Raises GeoclassError where its runtime is missing here, or its int8 network is gone.
+    """
+    if choice.runtime == "torch":
+        return TorchRunner(bundle, device, choice.precision)
+    require_installed(choice.runtime)
+    if choice.precision == "int8":
+        stored = quantised.find(bundle, choice.network, model_file)
+        if stored is None:
+            where = quantised.places(bundle, choice.network, model_file)[0]
+            raise OutputError(
+                f"the int8 network that the run began with is gone ({where}); bring it back, or give --overwrite to start anew"
+            )
+        return openvino_cpu.OpenvinoRunner(bundle, stored, "int8", threads)
+    if choice.precision == "bf16":
+        return openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16", threads)
+    return measuring.open_fp32(bundle, choice.runtime, threads)
+
+
+def open_or_fall_back(
+    bundle: Bundle,
+    choice: Choice,
+    device: torch.device,
+    *,
+    model_file: Path | None = None,
+    threads: int | None = None,
+) -> tuple[Choice, Runner]:
+    """`open_runner`; where `auto` chose an fp32 runtime that is missing here, PyTorch, which says the same."""
+    try:
+        return choice, open_runner(bundle, choice, device, model_file=model_file, threads=threads)
+    except GeoclassError as error:
+        if choice.asked[0] != AUTO or choice.precision != "fp32":
+            raise
+        kept = choice.model_copy(update={"runtime": "torch", "note": f"torch instead of {choice.runtime}: {error}"})
+        return kept, TorchRunner(bundle, device)
+
+
+def _fp32(job: Job, wanted: Wanted) -> tuple[Settled, float | None]:
+    """The fp32 runtime, and the seconds a tile that it takes where these are known."""
+    if wanted.precision == "int8":
+        require_installed("openvino")
+        require_installed("int8")
+        return _opened(job, "openvino"), None
+    if wanted.runtime not in (AUTO, "torch"):
+        require_installed(wanted.runtime)
+    seconds = None if wanted.runtime != AUTO and wanted.precision == "fp32" else _measured(job)
+    if wanted.runtime != AUTO:
+        return _opened(job, wanted.runtime), (seconds or {}).get(wanted.runtime)
+    if seconds is None:
+        return Settled(Choice(runtime="torch", precision="fp32")), None
+    runtime = measuring.fastest(seconds)
+    try:
+        return _opened(job, runtime), seconds[runtime]
+    except GeoclassError as error:  # it could be translated for another bundle of this backbone, not for this one
+        return Settled(Choice(runtime="torch", precision="fp32", note=f"torch instead of {runtime}: {error}")), None
+
+
+def _measured(job: Job) -> measuring.Seconds | None:
+    """Seconds a tile by runtime: remembered, or measured where the run is long enough to repay it."""
+    known = measuring.remembered(job.bundle, job.batch_size)
+    if known is not None or job.tiles < MEASURED_FROM_TILES or len(measuring.candidates()) < 2:
+        return known
+    tiles = job.sample(job.batch_size)
+    return measuring.measure(job.bundle, job.batch_size, job.see(tiles)) if tiles else None
+
+
+def _opened(job: Job, runtime: str) -> Settled:
+    choice = Choice(runtime=runtime, precision="fp32")
+    return Settled(choice, open_runner(job.bundle, choice, job.device))
+
+
+def _int8_if_fit(job: Job, settled: Settled) -> Settled:
+    """int8 where this machine gains by it, as `auto` asks."""
+    if settled.choice.runtime != "openvino":
+        return settled
+    if not cpu.has(cpu.VNNI):
+        return _noted(settled, "not int8: this CPU has no VNNI, without which int8 is slower")
+    if not installed("int8"):
+        return _noted(settled, "int8 was not tried: pip install 'geoclass[int8]'")
+    return _int8(job, settled, must_be_faster=True)
+
+
+def _int8(job: Job, settled: Settled, must_be_faster: bool) -> Settled:
+    """The int8 network where it holds against fp32 on held-out tiles of the scene, else `settled` with the reason."""
+    assert settled.runner is not None  # it is OpenVINO's, opened
+    tiles = job.sample(quantised.CALIBRATION + quantised.HELD_OUT)
+    share = min(quantised.CALIBRATION, len(tiles) - quantised.FEWEST)
+    if share < quantised.FEWEST:
+        few = 2 * quantised.FEWEST
+        return _noted(settled, f"not int8: only {len(tiles)} tiles to calibrate and compare it on, {few} are needed")
+    try:
+        parts = (tiles[at : min(share, at + job.batch_size)] for at in range(0, share, job.batch_size))
+        images = quantised.calibration_images(job.bundle, map(job.see, parts))
+        del tiles[:share]  # the rest is held out
+        key, stored = quantised.network(job.bundle, openvino_cpu.translated(job.bundle), images, job.model_file)
+        runner = openvino_cpu.OpenvinoRunner(job.bundle, stored, "int8")
+    except BundleError as error:
+        return _noted(settled, f"not int8: {error}")
+    agreement = _compared(job, settled.runner, runner, tiles)
+    reason = quantised.objection(agreement, must_be_faster)
+    if reason:
+        choice = settled.choice.model_copy(update={"agreement": agreement})
+        return _noted(replace(settled, choice=choice), f"not int8: {reason}")
+    found = {"precision": "int8", "agreement": agreement, "network": key}
+    return Settled(settled.choice.model_copy(update=found), runner)
+
+
+def _compared(job: Job, fp32: Runner, int8: Runner, tiles: list[Pixels]) -> Agreement:
+    exact, quick = job.predictor(fp32), job.predictor(int8)
+    return quantised.compare(
+        lambda part: exact(part).probabilities, lambda part: quick(part).probabilities, tiles, job.batch_size
+    )
+
+
+def _noted(settled: Settled, note: str) -> Settled:
+    both = "; ".join(text for text in (settled.choice.note, note) if text)
+    return replace(settled, choice=settled.choice.model_copy(update={"note": both}))
