@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -20,22 +21,27 @@ from PIL import Image
 
 from . import __version__, smoothing
 from .aoi import outlines_as_text
-from .blocks import BlockPixels, TileBlock, read_ahead
+from .blocks import TileBlock, read_ahead
 from .bundle import Bundle
+from .cluster.crew import Say, require_cluster
+from .cluster.dispatch import classified, job_of
 from .doctor import examine, refuse_unfit
-from .errors import GeoclassError, GridError, OutputError, SceneError
+from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
 from .grid import AoiRule, bounding_range
 from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
+from .parts import part_of
 from .plan import Plan, make_plan
 from .predict import Predictor, choose_device
 from .sensors import Sensor
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, tiles done, tiles in all)."""
+
+log = logging.getLogger(__name__)
 
 DEFAULT_OUT = Path("out")
 PREVIEW_PX = 2048
@@ -68,7 +74,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is carried out, as opposed to what it is of (`Plan`). `out` None keeps everything in memory."""
+    """How a run is carried out, as opposed to what it is of (`Plan`). `out` None keeps everything in memory.
+
+    `workers` or `cluster` spread it over Dask workers (see `cluster.crew`).
+    """
 
     out: Path | None = None
     batch_size: int | None = None
@@ -79,17 +88,26 @@ class Settings:
     force: bool = False
     basemap: bool = False
     smooth: str | None = None
+    workers: int | None = None
+    cluster: Any = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise GeoclassError(f"--batch-size is {self.batch_size}; give 1 or more")
         if self.readers is not None and self.readers < 1:
             raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
+        if self.readers is not None and self.spread:
+            raise GeoclassError("--readers has no use with --workers or --cluster: a worker reads what it computes; leave it out")
         if self.smooth is not None:
             smoothing.require_method(self.smooth)
         unknown = [name for name in self.formats if name not in vector.FORMATS]
         if unknown:
             raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
+
+    @property
+    def spread(self) -> bool:
+        """Whether blocks go to Dask workers."""
+        return self.workers is not None or self.cluster is not None
 
 
 def classify(
@@ -115,12 +133,18 @@ def classify(
     force: bool = False,
     basemap: bool = False,
     smooth: str | None = None,
+    workers: int | None = None,
+    cluster: Any = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Result:
     """Classify scenes, or a tile index, with a bundle; with `like`, a result of another date, in its imagery's colours.
 
     With `out` the results go to files `out/name.*` and an interrupted run continues where it stopped; without it they
     stay in memory. smooth: one of `smoothing.METHODS`, after which the labels keep the model's own probabilities beside.
+    workers: classify with that many processes of this machine; cluster: with the workers of a Dask scheduler (its
+    address, the path of its scheduler file, or a cluster or client object of Dask). `say` is called with lines for the
+    user, as where the cluster's dashboard is.
     Raises a GeoclassError of the fitting kind for everything that bad input can cause.
     """
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -134,7 +158,10 @@ def classify(
         force,
         basemap,
         smooth,
+        workers,
+        cluster,
     )
+    require_cluster(workers, cluster)
     plan = make_plan(
         named,
         model,
@@ -150,22 +177,26 @@ def classify(
     )
     if like is not None:
         plan = match_colours(plan, Path(like))
-    return run(plan, settings, progress)
+    return run(plan, settings, progress, say)
 
 
-def run(plan: Plan, settings: Settings, progress: Progress | None = None) -> Result:
+def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
-    choose_device(settings.device)
+    # The devices of a cluster are its own: a worker without the one that is asked for says so.
+    device = settings.device if settings.cluster is None else "cpu"
+    choose_device(device)
     if not settings.force:
-        refuse_unfit(examine(plan, settings.out or Path(), settings.device))
+        refuse_unfit(examine(plan, settings.out or Path(), device))
     thumbnail_px = _thumbnail_px(plan)
     if settings.out is None:
-        parts = [part for _, part in _predicted(plan, settings, plan.blocks(), thumbnail_px, progress)]
+        parts = [part for _, part in _predicted(plan, settings, plan.blocks(), thumbnail_px, progress, say)]
         return _assembled(plan, parts, thumbnail_px, 0.0, settings)
-    return _run_to_files(plan, settings, settings.out, thumbnail_px, progress)
+    return _run_to_files(plan, settings, settings.out, thumbnail_px, progress, say)
 
 
-def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, progress: Progress | None) -> Result:
+def _run_to_files(
+    plan: Plan, settings: Settings, out: Path, thumbnail_px: int, progress: Progress | None, say: Say | None
+) -> Result:
     started = perf_counter()
     require_plain_name(plan.name)
     finals = _final_paths(plan, settings, out)
@@ -181,10 +212,10 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
         todo = [block for block in blocks if block.number not in journal.done]
         done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
         try:
-            for number, part in _predicted(plan, settings, todo, thumbnail_px, progress, done):
+            for number, part in _predicted(plan, settings, todo, thumbnail_px, progress, say, done):
                 journal.write(number, part)
-        except SceneError as error:
-            raise SceneError(
+        except (SceneError, ClusterError) as error:
+            raise type(error)(
                 f"{error} ({len(journal.done)} of {len(blocks)} blocks of tiles are kept in {folder})"
             ) from error
         if progress:
@@ -203,45 +234,37 @@ def _predicted(
     blocks: Sequence[TileBlock],
     thumbnail_px: int,
     progress: Progress | None,
+    say: Say | None = None,
     done: int = 0,
-) -> Any:
-    """Yield (block number, part) for each block, read ahead and classified."""
+) -> Iterator[tuple[int, Part]]:
+    """Yield (block number, part) for each block, by this process in order, or by a cluster as they come."""
     if not blocks:
         return
-    device = choose_device(settings.device)
-    predictor = Predictor(
-        plan.bundle,
-        plan.mosaic.sensor,
-        device=device,
-        batch_size=settings.batch_size,
-        thumbnail_px=thumbnail_px,
-        tone=plan.tone,
-    )
-    on_cpu = device.type == "cpu"
-    threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
-    overlap = not on_cpu or plan.mosaic.remote
     if progress:
         progress("classifying", done, len(plan))
-    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
-        yield pixels.block.number, _part(pixels, predictor, plan.min_valid)
-        done += len(pixels.block)
+    options = {"batch_size": settings.batch_size, "thumbnail_px": thumbnail_px}
+    if settings.spread:
+        job = job_of(plan, settings.device, options)
+        parts = classified(plan, blocks, job, settings.workers, settings.cluster, say or log.info)
+    else:
+        parts = _classified_here(plan, settings, blocks, options)
+    for number, part in parts:
+        yield number, part
+        done += len(part.columns)
         if progress:
             progress("classifying", done, len(plan))
 
 
-def _part(pixels: BlockPixels, predictor: Predictor, min_valid: float) -> Part:
-    keep = (pixels.valid_fraction >= min_valid) & (pixels.valid_fraction > 0)
-    prediction = predictor([tile for tile, wanted in zip(pixels.tiles, keep, strict=True) if wanted])
-    return Part(
-        pixels.block.columns,
-        pixels.block.rows,
-        pixels.valid_fraction,
-        keep,
-        prediction.probabilities,
-        prediction.thumbnails,
-        pixels.seconds,
-        prediction.seconds,
-    )
+def _classified_here(
+    plan: Plan, settings: Settings, blocks: Sequence[TileBlock], options: Mapping[str, Any]
+) -> Iterator[tuple[int, Part]]:
+    device = choose_device(settings.device)
+    predictor = Predictor(plan.bundle, plan.mosaic.sensor, device=device, tone=plan.tone, **options)
+    on_cpu = device.type == "cpu"
+    threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    overlap = not on_cpu or plan.mosaic.remote
+    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
+        yield pixels.block.number, part_of(pixels, predictor, plan.min_valid)
 
 
 def _assembled(plan: Plan, parts: Sequence[Part], thumbnail_px: int, seconds: float, settings: Settings) -> Result:

@@ -32,7 +32,7 @@ ORDER = [
     "outputs.candidatelist", "outputs.qgisproject", "outputs.reviewpage", "outputs.driftwords",
     "outputs.trendwords", "outputs.trendfigures", "outputs.trendmaps", "outputs.trendtables", "outputs.trendrows",
     "outputs.trendreport", "labelling",
-    "doctor", "matching", "classify", "change", "areas.design", "areas.strata",
+    "doctor", "matching", "parts", "cluster.job", "cluster.crew", "cluster.dispatch", "classify", "change", "areas.design", "areas.strata",
     "areas.estimation", "areas.sample", "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
     "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
@@ -56,6 +56,7 @@ FREE_OF_TORCH = [
     "history.runs",
     "history.registry",
     "outputs.report",
+    "cluster.crew",
 ]
 
 

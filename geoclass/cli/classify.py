@@ -47,6 +47,11 @@ if TYPE_CHECKING:
     help="Smooth the labels by those of neighbours; what the model said is kept beside.  [default: not]",
 )  # fmt: skip
 @device_option
+@click.option("--workers", type=int, help="Classify with this many processes of this machine (Dask).  [default: in one]")
+@click.option(
+    "--cluster", metavar="ADDRESS",
+    help="Classify on the workers of a Dask scheduler: tcp://HOST:8786, or the path of its scheduler file.",
+)  # fmt: skip
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
 @overwrite_option
@@ -55,7 +60,7 @@ def command(
     ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
     size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     date: str | None, like: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
-    basemap: bool, smooth: str | None, force: bool, overwrite: bool,
+    workers: int | None, cluster: str | None, basemap: bool, smooth: str | None, force: bool, overwrite: bool,
 ) -> None:  # fmt: skip
     """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
 
@@ -79,7 +84,7 @@ def command(
             inputs, bundle, out=out, name=name, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, aoi=aoi,
             aoi_rule=aoi_rule, min_valid=min_valid, date=date, like=like, batch_size=batch_size, device=device, readers=readers,
             formats=formats, overwrite=overwrite, force=force, basemap=basemap, smooth=smooth,
-            progress=progress,
+            workers=workers, cluster=cluster, progress=progress, say=console(ctx, err=True).print,
         )  # fmt: skip
     say = console(ctx)
     labels, timings = result.labels, result.timings
