@@ -97,7 +97,9 @@ class Settings:
         if self.readers is not None and self.readers < 1:
             raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
         if self.readers is not None and self.spread:
-            raise GeoclassError("--readers has no use with --workers or --cluster: a worker reads what it computes; leave it out")
+            raise GeoclassError(
+                "--readers has no use with --workers or --cluster: a worker reads what it computes; leave it out"
+            )
         if self.smooth is not None:
             smoothing.require_method(self.smooth)
         unknown = [name for name in self.formats if name not in vector.FORMATS]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import re
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ Say = Callable[[str], None]
 """Called with one line that a user should read."""
 
 CONNECT_SECONDS = 6.0
+STARTING_TRIES = 3
 HOW_TO_START = "start one with: dask scheduler, and on each machine: dask worker tcp://HOST:8786 --nthreads 1"
 
 
@@ -45,17 +49,28 @@ def crew(workers: int | None, cluster: Any, say: Say) -> Iterator[Client]:
     import dask
 
     # A job holds a bundle of some tens of megabytes, once; Dask would warn of it.
-    with _quiet(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "16GB"}):
+    # A busy machine may take long to restart a worker.
+    settings = {
+        "distributed.admin.large-graph-warning-threshold": "16GB",
+        "distributed.deploy.lost-worker-timeout": "5m",
+    }
+    with _quiet(), dask.config.set(settings):
         if workers is not None:
             with _started(workers) as local, _connected(local) as client:
-                say(f"{workers} workers on this machine; dashboard: {client.dashboard_link}")
+                say(f"{workers} workers on this machine{_dashboard(client)}")
                 yield client
             return
         with _connected(cluster) as client:
             # What was checked before planning may have changed since.
             _require_same_software(client)
-            say(f"{len(client.nthreads())} workers at {client.scheduler.address}; dashboard: {client.dashboard_link}")
+            say(f"{len(client.nthreads())} workers at {client.scheduler.address}{_dashboard(client)}")
             yield client
+
+
+def _dashboard(client: Client) -> str:
+    """Where the run can be watched; empty where the scheduler has no dashboard."""
+    there = "dashboard" in client.scheduler_info().get("services", {})
+    return f"; dashboard: {client.dashboard_link}" if there else ""
 
 
 def _distributed() -> Any:
@@ -73,30 +88,65 @@ def _started(workers: int) -> Iterator[Any]:
     """A cluster of single-thread processes of this machine, which speak through TLS: another user of the machine must
     not be able to send them work."""
     distributed = _distributed()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Port 8787 is already in use")
-            local = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:8787",
-                # A worker near Dask's limit is halted, and a run that needs its memory would then wait for ever.
-                memory_limit=None,
-                security=distributed.Security.temporary(),
-                silence_logs=_level(),
-            )
-    except (OSError, RuntimeError, ImportError) as error:
-        raise ClusterError(
-            f"{workers} workers could not be started ({_line(error)}); give fewer --workers, and in a script of your own "
-            "call geoclass under: if __name__ == '__main__':"
-        ) from error
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker that imports its parent's script, which starts workers as it is imported.
+        raise ClusterError("a worker may not start workers; call geoclass under: if __name__ == '__main__':")
+    for attempt in range(1, STARTING_TRIES + 1):
+        try:
+            local = _local_cluster(distributed, workers)
+            break
+        except (OSError, RuntimeError, ImportError) as error:
+            if attempt == STARTING_TRIES:
+                raise ClusterError(
+                    f"{workers} workers could not be started ({_line(error)}); give fewer --workers, and in a script of "
+                    "your own call geoclass under: if __name__ == '__main__':"
+                ) from error
     try:
         yield local
     finally:
         with suppress(Exception):  # of a cluster that is going away, whatever it meets on its way
             local.close(timeout=5)
+
+
+def _local_cluster(distributed: Any, workers: int) -> Any:
+    with warnings.catch_warnings(), _interrupts_held():
+        warnings.filterwarnings("ignore", message="Port 8787 is already in use")
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:8787",
+            # A worker near Dask's limit is halted, and a run that needs its memory would then wait for ever.
+            memory_limit=None,
+            security=distributed.Security.temporary(),
+            silence_logs=_level(),
+        )
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Threads and processes begun in here are not told of Ctrl-C: a terminal sends it to workers as well, which the
+    driver ends itself. It reaches the driver afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which, begun by a thread, would open that thread to interrupts again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def mend(client: Client, workers: int) -> None:
+    """Have workers of this machine started anew that ended for good: Dask restarts one that dies, but not always one
+    that dies while it starts."""
+    local: Any = client.cluster
+    for name, worker in list(local.workers.items()):
+        if worker.status.name in ("closed", "failed"):
+            local.workers.pop(name, None)
+    local.scale(workers)
 
 
 @contextmanager
@@ -135,18 +185,22 @@ def _client(distributed: Any, cluster: Any) -> Client:
 def _require_same_software(client: Client) -> None:
     """Raise ClusterError unless scheduler and workers have our versions. Workers that join later are checked by the job."""
     ours = software()
-    found = {f"the worker at {at}": answer for at, answer in client.run(software, on_error="return").items()}
+    found: dict[str, Any] = {
+        f"the worker at {at}": answer for at, answer in client.run(software, on_error="return").items()
+    }
     try:
         found["the scheduler"] = client.run_on_scheduler(software)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # Dask passes on what the import raised, in its own type or as a plain Exception
         found["the scheduler"] = error
     for where, answer in sorted(found.items()):
-        if isinstance(answer, ImportError | AttributeError):
+        if isinstance(answer, OSError):
+            continue  # it went away while it was asked
+        if not isinstance(answer, dict):
             raise ClusterError(
                 f"{where} has no geoclass {ours['geoclass']} ({_line(answer)}); install the same geoclass there: "
                 f"pip install 'geoclass[cluster]=={ours['geoclass']}'"
             )
-        if isinstance(answer, dict) and (differing := differences(ours, answer)):
+        if differing := differences(ours, answer):
             raise ClusterError(f"{where} has {differing}; install the same versions on driver, scheduler and workers")
 
 
@@ -159,7 +213,9 @@ def _level() -> int:
 @contextmanager
 def _quiet() -> Iterator[None]:
     _distributed()
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "bokeh", "tornado")]
+    names = [
+        name for name in logging.root.manager.loggerDict if name.split(".")[0] in ("distributed", "bokeh", "tornado")
+    ]
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(_level())

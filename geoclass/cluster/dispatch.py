@@ -22,7 +22,7 @@ from ..imagery import is_remote
 from ..journal import Part, decode_part
 from ..mosaic import Mosaic
 from ..plan import Plan
-from .crew import Say, crew
+from .crew import Say, crew, mend
 from .job import Job, classify_block, forget, held, software
 
 if TYPE_CHECKING:
@@ -66,21 +66,27 @@ def classified(
     3 times; raises ClusterError at once where a worker is not fit for the job or the scheduler is lost.
     """
     with crew(workers, cluster, say) as client:
-        run = _Run(client, plan, job, blocks, say)
+        run = _Run(client, plan, job, blocks, workers or 0, say)
+        there = cluster is not None  # processes that were started for this run end with it, and need no tidying
         try:
             yield from run.parts()
+        except ClusterError:
+            there = False  # nobody is there to tidy up
+            raise
         finally:
             run.sent.clear()
-            if cluster is not None:
-                with suppress(Exception):  # the scheduler may be gone, and with it what is to be forgotten
+            if there:
+                with suppress(Exception):  # what cannot be told to forget forgets at its next job
                     client.run(forget, job.token, on_error="ignore")
 
 
 class _Run:
     """Blocks of one run: those waiting, those sent, and those that failed for good."""
 
-    def __init__(self, client: Client, plan: Plan, job: Job, blocks: Sequence[TileBlock], say: Say) -> None:
-        self.client, self.plan, self.job, self.say = client, plan, job, say
+    def __init__(
+        self, client: Client, plan: Plan, job: Job, blocks: Sequence[TileBlock], own_workers: int, say: Say
+    ) -> None:
+        self.client, self.plan, self.job, self.own_workers, self.say = client, plan, job, own_workers, say
         self.waiting = deque(blocks)
         self.sent: dict[str, tuple[Future, TileBlock]] = {}
         self.tries: Counter[int] = Counter()
@@ -126,12 +132,12 @@ class _Run:
             return
         try:
             self._threads = sum(self.client.nthreads().values())
+            if self._threads < self.own_workers:
+                mend(self.client, self.own_workers)
         except Exception as error:  # Dask tells a lost scheduler by OSError, CancelledError, RuntimeError and others
             raise self._lost() from error
         self._looked = monotonic()
-        if self._threads:
-            return
-        if monotonic() - self._heard > PATIENCE_SECONDS:
+        if not self._threads and monotonic() - self._heard > PATIENCE_SECONDS:
             self._heard = monotonic()
             self.say("no workers yet; on each machine: dask worker tcp://HOST:8786 --nthreads 1")
 
@@ -174,9 +180,7 @@ class _Run:
         grid, tiles = self.plan.grid, block.range
         bounds = (*grid.bounds(tiles.left, tiles.bottom)[:2], *grid.bounds(tiles.right - 1, tiles.top - 1)[2:])
         files = [
-            scene.files[0]
-            for scene in self.plan.mosaic.scenes
-            if _touch(scene.outline_in(grid.crs).bounds, bounds)
+            scene.files[0] for scene in self.plan.mosaic.scenes if _touch(scene.outline_in(grid.crs).bounds, bounds)
         ]
         where = f"{' '.join(f'{value:.0f}' for value in bounds)} ({grid.crs_label})"
         return f"{', '.join(files[:3])} could not be classified at window {where}: {what}"

@@ -76,13 +76,9 @@ def classify_block(job: Job, number: int, columns: IntArray, rows: IntArray) -> 
 
     Raises SceneError where the block cannot be read, ClusterError where this worker is not fit for the job.
     """
-    import torch
-
-    from ..parts import part_of
-
-    # One thread a task: Dask counts on it, and answers then do not depend on a machine's cores.
-    torch.set_num_threads(1)
     ready = _made_ready(job)
+    from ..parts import part_of  # only now: what it stands on may be missing here, and that is told by the line above
+
     reader = ready.reader = ready.reader or _opened(job)
     try:
         pixels = read_block(reader, job.grid, TileBlock(number, columns, rows))
@@ -128,9 +124,7 @@ def _made_ready(job: Job) -> _Ready:
         if ready is not None:
             forget(ready.token)
         if differing := differences(job.software, software()):
-            raise ClusterError(
-                f"{_here()} has {differing}; install the same versions on driver, scheduler and workers"
-            )
+            raise ClusterError(f"{_here()} has {differing}; install the same versions on driver, scheduler and workers")
         _require_files(job)
         ready = _ready[thread] = _Ready(job.token, _predictor(job))
     return ready
@@ -152,9 +146,7 @@ def _require_files(job: Job) -> None:
                 "at the same path, or name it by URL"
             ) from error
         if not os.access(path, os.R_OK):
-            raise ClusterError(
-                f"{_here()} may not read {name}; let its user read the file, or run workers as your own"
-            )
+            raise ClusterError(f"{_here()} may not read {name}; let its user read the file, or run workers as your own")
         if there != size:
             raise ClusterError(
                 f"{_here()} sees another {name} ({there:,} bytes, the driver {size:,}); give all machines the same file, "
@@ -163,10 +155,14 @@ def _require_files(job: Job) -> None:
 
 
 def _predictor(job: Job) -> Predictor:
-    from ..bundle import load_bundle
-    from ..predict import Predictor, choose_device
-
     try:
+        import torch
+
+        from ..bundle import load_bundle
+        from ..predict import Predictor, choose_device
+
+        # One thread a task: Dask counts on it, and answers then do not depend on a machine's cores.
+        torch.set_num_threads(1)
         with tempfile.TemporaryDirectory(prefix="geoclass-") as folder:
             path = Path(folder) / "bundle.pt"
             path.write_bytes(job.bundle)
