@@ -47,7 +47,9 @@ if TYPE_CHECKING:
     help="Smooth the labels by those of neighbours; what the model said is kept beside.  [default: not]",
 )  # fmt: skip
 @device_option
-@click.option("--workers", type=int, help="Classify with this many processes of this machine (Dask).  [default: in one]")
+@click.option(
+    "--workers", type=int, help="Classify with this many processes of this machine (Dask).  [default: in one]"
+)
 @click.option(
     "--cluster", metavar="ADDRESS",
     help="Classify on the workers of a Dask scheduler: tcp://HOST:8786, or the path of its scheduler file.",

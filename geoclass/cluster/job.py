@@ -92,8 +92,10 @@ def classify_block(job: Job, number: int, columns: IntArray, rows: IntArray) -> 
 def forget(token: str) -> None:
     """Close what this worker holds for a run."""
     for thread, ready in list(_ready.items()):
-        if ready.token == token and _ready.pop(thread, None) and ready.reader is not None:
-            ready.reader.close()
+        if ready.token == token:
+            _ready.pop(thread, None)
+            if ready.reader is not None:
+                ready.reader.close()
 
 
 def software() -> dict[str, str]:
