@@ -28,7 +28,7 @@ from geoclass.bundle import load_bundle, save_bundle
 from geoclass.cli import main
 from geoclass.cluster import crew
 from geoclass.cluster import job as jobs
-from geoclass.cluster.dispatch import job_of
+from geoclass.cluster.dispatch import job_of, told
 from geoclass.errors import ClusterError, SceneError
 from geoclass.plan import make_plan
 
@@ -197,7 +197,7 @@ def test_a_damaged_block_is_told_and_the_rest_is_done(here, bundle):
     ):
         library.classify(here / "broken.tif", bundle, out=here / "poison", cluster=local)
     line = str(caught.value)
-    assert "1 blocks of tiles failed 3 times each, all others are done" in line
+    assert "1 of the blocks of tiles failed 3 times, all others are done" in line
     assert re.search(rf"{here}/broken\.tif cannot be read at window \(column \d+, row \d+, \d+ x \d+\)", line)
     assert "Run the same command again" in line
     kept, total = map(int, re.search(r"\((\d+) of (\d+) blocks of tiles are kept", line).groups())
@@ -374,6 +374,18 @@ def test_a_file_that_changed_is_another(job):
     name = made.mosaic.files[0]
     with pytest.raises(ClusterError, match=r"sees another .*scene\.tif"):
         jobs.classify_block(replace(made, token="other", sizes={name: 7}), 0, np.array([1400]), np.array([20899]))
+
+
+def test_what_is_no_fault_of_a_file_is_told_with_its_place(here, job):
+    from distributed.scheduler import KilledWorker
+
+    plan, _ = job
+    block = plan.blocks()[0]
+    left, bottom, _, _ = plan.grid.bounds(block.columns.min(), block.rows.min())
+    place = rf"{here}/scene\.tif could not be classified at window {left:.0f} {bottom:.0f} \d+ \d+ \(EPSG:26919\): "
+    assert re.match(place + "MemoryError: no more", told(plan, block, MemoryError("no more")))
+    lost = KilledWorker("task", None, 3)
+    assert re.match(place + "its workers were lost each time; .*--batch-size", told(plan, block, lost))
 
 
 def test_versions_are_compared():

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ..blocks import TileBlock
 from ..bundle import Bundle, save_bundle
 from ..errors import ClusterError, SceneError
+from ..grid import crs_text
 from ..imagery import is_remote
 from ..journal import Part, decode_part
 from ..mosaic import Mosaic
@@ -32,8 +33,6 @@ TRIES = 3
 SENT_A_THREAD = 3
 """Blocks sent for each thread of a worker: the one in work, and some for it to find when that is done."""
 FEWEST_SENT = 4
-MOST_FAILED = 32
-"""When more blocks than that have failed, and more than were finished, something is wrong with all of them."""
 NAMED = 5
 LOOK_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
@@ -91,7 +90,6 @@ class _Run:
         self.sent: dict[str, tuple[Future, TileBlock]] = {}
         self.tries: Counter[int] = Counter()
         self.failed: dict[int, str] = {}
-        self.finished = 0
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._threads, self._looked, self._heard = 0, 0.0, monotonic()
         # A reference to the job for as long as the run lasts: Dask forgets what nobody holds.
@@ -103,7 +101,6 @@ class _Run:
             future, block = self.sent.pop(self._next())
             part = self._part_of(future, block)
             if part is not None:
-                self.finished += 1
                 yield block.number, part
             self._send()
         self._tell_failures()
@@ -132,10 +129,10 @@ class _Run:
             return
         try:
             self._threads = sum(self.client.nthreads().values())
-            if self._threads < self.own_workers:
-                mend(self.client, self.own_workers)
         except Exception as error:  # Dask tells a lost scheduler by OSError, CancelledError, RuntimeError and others
             raise self._lost() from error
+        if self._threads < self.own_workers:
+            mend(self.client, self.own_workers)
         self._looked = monotonic()
         if not self._threads and monotonic() - self._heard > PATIENCE_SECONDS:
             self._heard = monotonic()
@@ -164,36 +161,15 @@ class _Run:
         if self.tries[block.number] < TRIES:
             self.waiting.append(block)
             return
-        self.failed[block.number] = self._told(block, error)
-        if len(self.failed) > max(MOST_FAILED, self.finished):
-            self._tell_failures()
-
-    def _told(self, block: TileBlock, error: Exception) -> str:
-        """A failure with file and window."""
-        from distributed.scheduler import KilledWorker
-
-        if isinstance(error, SceneError):
-            return str(error)
-        what = f"{type(error).__name__}: {error}"
-        if isinstance(error, KilledWorker):
-            what = "its workers were lost each time; where memory ran out, lower --batch-size or give workers more"
-        grid, tiles = self.plan.grid, block.range
-        bounds = (*grid.bounds(tiles.left, tiles.bottom)[:2], *grid.bounds(tiles.right - 1, tiles.top - 1)[2:])
-        files = [
-            scene.files[0] for scene in self.plan.mosaic.scenes if _touch(scene.outline_in(grid.crs).bounds, bounds)
-        ]
-        where = f"{' '.join(f'{value:.0f}' for value in bounds)} ({grid.crs_label})"
-        return f"{', '.join(files[:3])} could not be classified at window {where}: {what}"
+        self.failed[block.number] = told(self.plan, block, error)
 
     def _tell_failures(self) -> None:
         if not self.failed:
             return
-        told = list(dict.fromkeys(self.failed.values()))
-        more = f" | and {len(told) - NAMED} more" if len(told) > NAMED else ""
-        left = len(self.waiting) + len(self.sent)
-        rest = f"{left} were not tried" if left else "all others are done"
+        reasons = list(self.failed.values())
+        more = f" | and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
         raise SceneError(
-            f"{len(self.failed)} blocks of tiles failed {TRIES} times each, {rest}: {' | '.join(told[:NAMED])}{more}. "
+            f"{len(reasons)} of the blocks of tiles failed {TRIES} times, all others are done: {' | '.join(reasons[:NAMED])}{more}. "
             "Run the same command again to try only these; where a file is replaced by a whole one, with --overwrite"
         )
 
@@ -201,6 +177,22 @@ class _Run:
         return ClusterError(
             "the Dask scheduler was lost; start it and its workers again, then run the same command: it goes on where it stopped"
         )
+
+
+def told(plan: Plan, block: TileBlock, error: Exception) -> str:
+    """Why a block failed, with file and window."""
+    from distributed.scheduler import KilledWorker
+
+    if isinstance(error, SceneError):
+        return str(error)
+    why = f"{type(error).__name__}: {error}"
+    if isinstance(error, KilledWorker):
+        why = "its workers were lost each time; where memory ran out, lower --batch-size or give workers more"
+    grid, tiles = plan.grid, block.range
+    bounds = (*grid.bounds(tiles.left, tiles.bottom)[:2], *grid.bounds(tiles.right - 1, tiles.top - 1)[2:])
+    files = [scene.files[0] for scene in plan.mosaic.scenes if _touch(scene.outline_in(grid.crs).bounds, bounds)]
+    where = f"{' '.join(f'{value:.0f}' for value in bounds)} ({crs_text(grid.crs)[:60]})"
+    return f"{', '.join(files[:3])} could not be classified at window {where}: {why}"
 
 
 def _touch(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
