@@ -3,7 +3,8 @@
     python benchmarks/cluster.py [--tiles 3136] [--rounds 2] [--kills 10] [--seed 0]
 
 Speed: the same run by one and by two workers that are up already, in turns. Beside it stands what the machine itself
-gives to two processes: the same network on tensors in memory, in one worker and in two at once. Kills: SIGKILL of a
+gives to two processes: the same network on tensors in memory, in one worker and in two at once; and the share of
+their time that workers spent reading and computing: the rest they waited for blocks. Kills: SIGKILL of a
 random worker at random moments of one run with --workers 2, whose outputs are then compared with those of one
 process, row by row.
 """
@@ -51,8 +52,9 @@ def bare_together(client: Client, bundle: Path, tiles: int, workers: int) -> flo
     return sum(client.gather(tasks))
 
 
-def classified(cluster: LocalCluster, scene: Path, bundle: Path) -> tuple[float, float]:
-    """(tiles a second while blocks are classified, tiles a second of the whole run, all outputs included)."""
+def classified(cluster: LocalCluster, scene: Path, bundle: Path) -> tuple[float, float, float]:
+    """Tiles a second while blocks are classified, and of the whole run with all its outputs; the share of workers' time
+    that was spent on blocks."""
     moments: list[tuple[float, int]] = []
 
     def progress(stage: str, done: int, _: int) -> None:
@@ -64,13 +66,14 @@ def classified(cluster: LocalCluster, scene: Path, bundle: Path) -> tuple[float,
         result = geoclass.classify(scene, bundle, out=out, cluster=cluster, progress=progress)
         seconds = perf_counter() - start
     (began, _), (ended, tiles) = moments[0], moments[-1]
-    return tiles / (ended - began), len(result.labels) / seconds
+    spent = result.timings["seconds_reading"] + result.timings["seconds_network"]
+    return tiles / (ended - began), len(result.labels) / seconds, spent / (ended - began) / len(cluster.workers)
 
 
 def speed(here: Path, side: int, rounds: int) -> None:
     scene, bundle = here / "scene.tif", here / "m.pt"
     clusters = {
-        n: LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=None, dashboard_address=None) for n in (1, 2)
+        n: LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=None, dashboard_address=":0") for n in (1, 2)
     }
     clients = {n: Client(cluster, set_as_default=False) for n, cluster in clusters.items()}
     warm = make_scene(here / "warm.tif", 4, 4)
@@ -78,15 +81,17 @@ def speed(here: Path, side: int, rounds: int) -> None:
         classified(cluster, warm, bundle)
         bare_together(clients[n], bundle, 32, n)
     print(f"{side * side} tiles, {psutil.cpu_count(logical=False)} cores, {os.cpu_count()} threads")
-    print(f"{'round':>6}{'workers':>9}{'network alone':>15}{'classifying':>13}{'whole run':>11}   tiles/s")
-    found: dict[str, list[float]] = {"alone": [], "classifying": [], "whole": []}
+    print(f"{'round':>6}{'workers':>9}{'network alone':>15}{'classifying':>13}{'whole run':>11}   tiles/s{'busy':>8}")
+    found: dict[str, list[float]] = {"alone": [], "classifying": [], "whole run": []}
     for number in range(rounds):
         rates = {}
         for n, cluster in clusters.items():
             alone = bare_together(clients[n], bundle, side * side // 2, n)
             rates[n] = (alone, *classified(cluster, scene, bundle))
-            print(f"{number + 1:>6}{n:>9}{rates[n][0]:>15.1f}{rates[n][1]:>13.1f}{rates[n][2]:>11.1f}")
-        for name, one, two in zip(found, rates[1], rates[2], strict=True):
+            print(
+                f"{number + 1:>6}{n:>9}{rates[n][0]:>15.1f}{rates[n][1]:>13.1f}{rates[n][2]:>11.1f}{rates[n][3]:>18.0%}"
+            )
+        for name, one, two in zip(found, rates[1], rates[2], strict=False):
             found[name].append(two / one)
     told = ", ".join(f"{name} {statistics.median(ratios):.2f}" for name, ratios in found.items())
     print(f"two workers against one, median of {rounds}: {told}")
