@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -16,28 +17,33 @@ import folium
 import geopandas as gpd
 import numpy as np
 import psutil
+import torch
 from PIL import Image
 
 from . import __version__, smoothing
 from .aoi import outlines_as_text
-from .blocks import BlockPixels, TileBlock, read_ahead
+from .blocks import TileBlock, read_ahead
 from .bundle import Bundle
+from .cluster.crew import Say, cluster_device, require_cluster
+from .cluster.dispatch import classified, job_of
 from .doctor import examine, refuse_unfit
-from .errors import GeoclassError, GridError, OutputError, SceneError
+from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
 from .grid import AoiRule, bounding_range
 from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
+from .parts import part_of
 from .plan import Plan, make_plan
-from .predict import Predictor
-from .runtimes.settling import Settled, device_for, job_of, open_runner, settle, settle_journalled
+from .runtimes.settling import Settled, Workload, device_for, open_runner, settle, settle_journalled, workload_of
 from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, tiles done, tiles in all)."""
+
+log = logging.getLogger(__name__)
 
 DEFAULT_OUT = Path("out")
 PREVIEW_PX = 2048
@@ -70,7 +76,10 @@ class Result:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is carried out, as opposed to what it is of (`Plan`). `out` None keeps everything in memory."""
+    """How a run is carried out, as opposed to what it is of (`Plan`). `out` None keeps everything in memory.
+
+    `workers` or `cluster` spread it over Dask workers (see `cluster.crew`).
+    """
 
     out: Path | None = None
     batch_size: int | None = None
@@ -89,17 +98,29 @@ class Settings:
         """What the network is to run on. Raises GeoclassError for names that are unknown or do not go together."""
         return Wanted(self.runtime, self.precision)
 
+    workers: int | None = None
+    cluster: Any = None
+
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
             raise GeoclassError(f"--batch-size is {self.batch_size}; give 1 or more")
         if self.readers is not None and self.readers < 1:
             raise GeoclassError(f"--readers is {self.readers}; give 1 or more")
+        if self.readers is not None and self.spread:
+            raise GeoclassError(
+                "--readers has no use with --workers or --cluster: a worker reads what it computes; leave it out"
+            )
         if self.smooth is not None:
             smoothing.require_method(self.smooth)
         _ = self.wanted
         unknown = [name for name in self.formats if name not in vector.FORMATS]
         if unknown:
             raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
+
+    @property
+    def spread(self) -> bool:
+        """Whether blocks go to Dask workers."""
+        return self.workers is not None or self.cluster is not None
 
 
 def classify(
@@ -127,12 +148,18 @@ def classify(
     smooth: str | None = None,
     runtime: str = "auto",
     precision: str = "auto",
+    workers: int | None = None,
+    cluster: Any = None,
     progress: Progress | None = None,
+    say: Say | None = None,
 ) -> Result:
     """Classify scenes, or a tile index, with a bundle; with `like`, a result of another date, in its imagery's colours.
 
     With `out` the results go to files `out/name.*` and an interrupted run continues where it stopped; without it they
-    stay in memory. runtime and precision: see `runtimes.wanted`. smooth: one of `smoothing.METHODS`, after which the labels keep the model's own probabilities beside.
+    stay in memory. runtime and precision: see `runtimes.wanted`. smooth: one of `smoothing.METHODS`, after which the labels
+    keep the model's own probabilities beside. workers: classify with that many processes of this machine; cluster: with the
+    workers of a Dask scheduler (its address, the path of its scheduler file, or a cluster or client object of Dask). `say`
+    is called with lines for the user, as where the cluster's dashboard is.
     Raises a GeoclassError of the fitting kind for everything that bad input can cause.
     """
     named = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -148,7 +175,10 @@ def classify(
         smooth,
         runtime,
         precision,
+        workers,
+        cluster,
     )
+    require_cluster(workers, cluster)
     plan = make_plan(
         named,
         model,
@@ -164,23 +194,42 @@ def classify(
     )
     if like is not None:
         plan = match_colours(plan, Path(like))
-    return run(plan, settings, progress)
+    return run(plan, settings, progress, say)
 
 
-def run(plan: Plan, settings: Settings, progress: Progress | None = None) -> Result:
+def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
-    device = device_for(settings.device, settings.wanted)
+    workload = workload_of(plan, _device(settings), settings.batch_size)
     if not settings.force:
-        refuse_unfit(examine(plan, settings.out or Path(), settings.device))
+        refuse_unfit(examine(plan, settings.out or Path(), "cpu" if settings.cluster is not None else settings.device))
     thumbnail_px = _thumbnail_px(plan)
     if settings.out is None:
-        settled = settle(job_of(plan, device, settings.batch_size), settings.wanted)
-        parts = [part for _, part in _predicted(plan, settings, settled, plan.blocks(), thumbnail_px, progress)]
+        settled = settle(workload, settings.wanted)
+        todo = plan.blocks()
+        parts = [part for _, part in _predicted(plan, settings, workload, settled, todo, thumbnail_px, progress, say)]
         return _assembled(plan, parts, settled.choice, 0.0, settings)
-    return _run_to_files(plan, settings, settings.out, thumbnail_px, progress)
+    return _run_to_files(plan, settings, workload, settings.out, thumbnail_px, progress, say)
 
 
-def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, progress: Progress | None) -> Result:
+def _device(settings: Settings) -> torch.device:
+    """Where the network runs. The devices of a cluster are its own: `auto` is CUDA where all its workers have it."""
+    if settings.cluster is None:
+        return device_for(settings.device, settings.wanted)
+    name = settings.device
+    if name == "auto":
+        name = "cpu" if settings.wanted.on_cpu else cluster_device(settings.cluster)
+    return torch.device(name)
+
+
+def _run_to_files(
+    plan: Plan,
+    settings: Settings,
+    workload: Workload,
+    out: Path,
+    thumbnail_px: int,
+    progress: Progress | None,
+    say: Say | None,
+) -> Result:
     started = perf_counter()
     require_plain_name(plan.name)
     finals = _final_paths(plan, settings, out)
@@ -194,18 +243,17 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
     blocks = plan.blocks()
     if progress:
         progress("preparing", 0, len(plan))
-    job = job_of(plan, device_for(settings.device, settings.wanted), settings.batch_size)
-    settled = settle_journalled(job, settings.wanted, folder, settings.overwrite)
+    settled = settle_journalled(workload, settings.wanted, folder, settings.overwrite)
     with Journal(
         folder, _manifest(plan, settings, settled.choice, thumbnail_px), restart=settings.overwrite
     ) as journal:
         todo = [block for block in blocks if block.number not in journal.done]
         done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
         try:
-            for number, part in _predicted(plan, settings, settled, todo, thumbnail_px, progress, done):
+            for number, part in _predicted(plan, settings, workload, settled, todo, thumbnail_px, progress, say, done):
                 journal.write(number, part)
-        except SceneError as error:
-            raise SceneError(
+        except (SceneError, ClusterError) as error:
+            raise type(error)(
                 f"{error} ({len(journal.done)} of {len(blocks)} blocks of tiles are kept in {folder})"
             ) from error
         if progress:
@@ -221,51 +269,46 @@ def _run_to_files(plan: Plan, settings: Settings, out: Path, thumbnail_px: int, 
 def _predicted(
     plan: Plan,
     settings: Settings,
+    workload: Workload,
     settled: Settled,
     blocks: Sequence[TileBlock],
     thumbnail_px: int,
     progress: Progress | None,
+    say: Say | None = None,
     done: int = 0,
-) -> Any:
-    """Yield (block number, part) for each block, read ahead and classified."""
+) -> Iterator[tuple[int, Part]]:
+    """Yield (block number, part) for each block, by this process in order, or by a cluster as they come."""
     if not blocks:
         return
-    device = device_for(settings.device, settings.wanted)
-    job = job_of(plan, device, settings.batch_size)
-    predictor = Predictor(
-        plan.bundle,
-        plan.mosaic.sensor,
-        device=device,
-        batch_size=settings.batch_size,
-        thumbnail_px=thumbnail_px,
-        tone=plan.tone,
-        runner=settled.runner or open_runner(plan.bundle, settled.choice, device, model_file=job.model_file),
-    )
-    on_cpu = device.type == "cpu"
-    threads = settings.readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
-    overlap = not on_cpu or plan.mosaic.remote
     if progress:
         progress("classifying", done, len(plan))
-    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
-        yield pixels.block.number, _part(pixels, predictor, plan.min_valid)
-        done += len(pixels.block)
+    if settings.spread:
+        job = job_of(plan, workload, settled, thumbnail_px)
+        parts = classified(plan, blocks, job, settings.workers, settings.cluster, say or log.info)
+    else:
+        parts = _classified_here(plan, workload, settled, blocks, thumbnail_px, settings.readers)
+    for number, part in parts:
+        yield number, part
+        done += len(part.columns)
         if progress:
             progress("classifying", done, len(plan))
 
 
-def _part(pixels: BlockPixels, predictor: Predictor, min_valid: float) -> Part:
-    keep = (pixels.valid_fraction >= min_valid) & (pixels.valid_fraction > 0)
-    prediction = predictor([tile for tile, wanted in zip(pixels.tiles, keep, strict=True) if wanted])
-    return Part(
-        pixels.block.columns,
-        pixels.block.rows,
-        pixels.valid_fraction,
-        keep,
-        prediction.probabilities,
-        prediction.thumbnails,
-        pixels.seconds,
-        prediction.seconds,
-    )
+def _classified_here(
+    plan: Plan,
+    workload: Workload,
+    settled: Settled,
+    blocks: Sequence[TileBlock],
+    thumbnail_px: int,
+    readers: int | None,
+) -> Iterator[tuple[int, Part]]:
+    runner = settled.runner or open_runner(plan.bundle, settled.choice, workload.device, network=settled.network)
+    predictor = workload.predictor(runner, thumbnail_px)
+    on_cpu = workload.device.type == "cpu"
+    threads = readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    overlap = not on_cpu or plan.mosaic.remote
+    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
+        yield pixels.block.number, part_of(pixels, predictor, plan.min_valid)
 
 
 def _assembled(plan: Plan, parts: Sequence[Part], choice: Choice, seconds: float, settings: Settings) -> Result:

@@ -21,7 +21,7 @@ from .grid import crs_text, needs_utm
 from .plan import Plan
 from .predict import choose_device
 from .reader import Pixels
-from .runtimes.settling import job_of, open_runner, settle
+from .runtimes.settling import open_runner, settle, workload_of
 from .runtimes.wanted import Wanted
 from .scene import Scene, open_dataset
 
@@ -284,9 +284,9 @@ def estimate_seconds(plan: Plan, device: str = "auto") -> tuple[float, float]:
     if not tiles:
         return 0.0, 0.0
     where = choose_device(device)
-    job = job_of(plan, where, None)
-    settled = settle(job, Wanted(precision="fp32" if where.type == "cpu" else "auto"))
-    predictor = job.predictor(settled.runner or open_runner(plan.bundle, settled.choice, where))
+    workload = workload_of(plan, where, None)
+    settled = settle(workload, Wanted(precision="fp32" if where.type == "cpu" else "auto"))
+    predictor = workload.predictor(settled.runner or open_runner(plan.bundle, settled.choice, where))
     predictor(tiles[:4])
     rate = len(tiles) / max(1e-9, predictor(tiles).seconds)
     return len(plan) / rate, rate

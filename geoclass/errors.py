@@ -46,3 +46,7 @@ class DatasetError(GeoclassError):
 
 class ChangeError(GeoclassError):
     """Results that cannot be compared over time, or a sample that cannot carry an estimate."""
+
+
+class ClusterError(GeoclassError):
+    """A Dask cluster cannot be reached, was lost, or has workers that are not fit for the run."""

@@ -49,6 +49,50 @@ class Part:
     network_seconds: float
 
 
+def encode_part(part: Part) -> bytes:
+    """A part as two Arrow streams: positions and valid fractions, then what was classified."""
+    schema_meta = {
+        "k": str(part.thumbnails.shape[1]),
+        "read": repr(part.read_seconds),
+        "network": repr(part.network_seconds),
+    }
+    classes, pixels = part.probabilities.shape[1], int(np.prod(part.thumbnails.shape[1:]))
+    batch = pa.table(
+        {"column": part.columns, "row": part.rows, "valid": part.valid_fraction, "classified": part.classified},
+    ).replace_schema_metadata(schema_meta)
+    values = pa.table(
+        {
+            "p": pa.FixedSizeListArray.from_arrays(pa.array(part.probabilities.ravel()), classes),
+            "picture": pa.FixedSizeListArray.from_arrays(pa.array(part.thumbnails.ravel()), pixels),
+        }
+    )
+    sink = pa.BufferOutputStream()
+    for table in (batch, values):
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def decode_part(source: pa.NativeFile) -> Part:
+    """The part in an open Arrow source. Raises what Arrow raises, KeyError or ValueError where it is none."""
+    batch = pa.ipc.open_stream(source).read_all()
+    values = pa.ipc.open_stream(source).read_all()
+    meta = {k.decode(): v.decode() for k, v in batch.schema.metadata.items()}
+    k = int(meta["k"])
+    probabilities = values["p"].combine_chunks()
+    pictures = values["picture"].combine_chunks()
+    return Part(
+        batch["column"].to_numpy().copy(),
+        batch["row"].to_numpy().copy(),
+        batch["valid"].to_numpy().copy(),
+        batch["classified"].to_numpy().copy(),
+        _flat(probabilities, np.float32).reshape(-1, probabilities.type.list_size),
+        _flat(pictures, np.uint8).reshape(-1, k, k, 3),
+        float(meta["read"]),
+        float(meta["network"]),
+    )
+
+
 class Journal:
     """An open, locked journal. A context manager; leaving it keeps the journal, `discard` removes it."""
 
@@ -97,28 +141,9 @@ class Journal:
 
     def write(self, number: int, part: Part) -> None:
         """Keep a finished block. Raises OutputError where the disk is full."""
-        schema_meta = {
-            "k": str(part.thumbnails.shape[1]),
-            "read": repr(part.read_seconds),
-            "network": repr(part.network_seconds),
-        }
-        classes, pixels = part.probabilities.shape[1], int(np.prod(part.thumbnails.shape[1:]))
-        batch = pa.table(
-            {"column": part.columns, "row": part.rows, "valid": part.valid_fraction, "classified": part.classified},
-        ).replace_schema_metadata(schema_meta)
-        values = pa.table(
-            {
-                "p": pa.FixedSizeListArray.from_arrays(pa.array(part.probabilities.ravel()), classes),
-                "picture": pa.FixedSizeListArray.from_arrays(pa.array(part.thumbnails.ravel()), pixels),
-            }
-        )
-        sink = pa.BufferOutputStream()
-        for table in (batch, values):
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
         path = self.folder / f"part-{number:06d}.arrow"
         with write_errors(path):
-            _write_whole(path, sink.getvalue().to_pybytes())
+            _write_whole(path, encode_part(part))
         self.done.add(number)
 
     def read(self, number: int) -> Part:
@@ -126,22 +151,7 @@ class Journal:
         path = self.folder / f"part-{number:06d}.arrow"
         try:
             with pa.memory_map(str(path)) as source:
-                batch = pa.ipc.open_stream(source).read_all()
-                values = pa.ipc.open_stream(source).read_all()
-                meta = {k.decode(): v.decode() for k, v in batch.schema.metadata.items()}
-                k = int(meta["k"])
-                probabilities = values["p"].combine_chunks()
-                pictures = values["picture"].combine_chunks()
-                return Part(
-                    batch["column"].to_numpy().copy(),
-                    batch["row"].to_numpy().copy(),
-                    batch["valid"].to_numpy().copy(),
-                    batch["classified"].to_numpy().copy(),
-                    _flat(probabilities, np.float32).reshape(-1, probabilities.type.list_size),
-                    _flat(pictures, np.uint8).reshape(-1, k, k, 3),
-                    float(meta["read"]),
-                    float(meta["network"]),
-                )
+                return decode_part(source)
         except (OSError, pa.ArrowException, KeyError, ValueError) as error:
             raise OutputError(f"{path} is damaged; remove {self.folder} and run the command again") from error
 

@@ -14,7 +14,7 @@ from .bundle import Bundle
 from .datasets.pictures import SUFFIXES, Picture, read_picture, unplaced
 from .errors import DatasetError, GeoclassError
 from .predict import DEFAULT_BATCH
-from .runtimes.settling import Job, device_for, open_runner, settle
+from .runtimes.settling import Workload, device_for, open_runner, settle
 from .runtimes.wanted import Wanted
 
 Progress = Callable[[str, int, int], None]
@@ -51,9 +51,9 @@ def classify_pictures(
     where = device_for(device, wanted)
     paths = _found(inputs)
     batch_size = batch_size or DEFAULT_BATCH[where.type]
-    job = Job(bundle, bundle.meta.sensor, where, batch_size, len(paths), lambda _: [])
-    settled = settle(job, wanted)
-    predictor = job.predictor(settled.runner or open_runner(bundle, settled.choice, where))
+    workload = Workload(bundle, bundle.meta.sensor, where, batch_size, len(paths), lambda _: [])
+    settled = settle(workload, wanted)
+    predictor = workload.predictor(settled.runner or open_runner(bundle, settled.choice, where))
     answered: list[Path] = []
     unreadable: list[Path] = []
     probabilities = []

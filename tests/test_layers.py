@@ -36,7 +36,7 @@ ORDER = [
     "outputs.trendreport", "labelling",
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
-    "doctor", "matching", "classify", "change", "describe",
+    "doctor", "matching", "parts", "cluster.job", "cluster.crew", "cluster.dispatch", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
@@ -59,6 +59,7 @@ FREE_OF_TORCH = [
     "history.runs",
     "history.registry",
     "outputs.report",
+    "cluster.crew",
 ]
 
 

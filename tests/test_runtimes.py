@@ -28,7 +28,7 @@ from geoclass.predict import Predictor, seen
 from geoclass.results import read_result
 from geoclass.runtimes import cpu, kept, measuring, openvino_cpu, quantised, settling, wanted
 from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, requests, viewed
-from geoclass.runtimes.settling import Job, device_for, open_or_fall_back, open_runner, settle
+from geoclass.runtimes.settling import Workload, device_for, open_runner, settle
 from geoclass.runtimes.wanted import Agreement, Choice, Wanted
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
@@ -103,11 +103,11 @@ def without(monkeypatch, *packages: str) -> None:
     monkeypatch.setattr(wanted, "find_spec", lambda name: None if name in packages else find_spec(name))
 
 
-def noise_job(bundle: Bundle, tiles: int = 120, **more) -> Job:
+def noise_workload(bundle: Bundle, tiles: int = 120, **more) -> Workload:
     random = np.random.default_rng(0)
     size = bundle.meta.size_px
     pixels = list(random.integers(0, 255, (tiles, 3, 4, 4), np.uint8).repeat(size // 4, 2).repeat(size // 4, 3))
-    return replace(Job(bundle, RGB8, CPU, 16, tiles, lambda count: pixels[:count]), **more)
+    return replace(Workload(bundle, RGB8, CPU, 16, tiles, lambda count: pixels[:count]), **more)
 
 
 class TestEqualAnswers:
@@ -218,7 +218,7 @@ class TestTranslation:
 class TestAuto:
     def test_measures_once_and_remembers(self, small, fresh_cache, monkeypatch):
         monkeypatch.setattr(settling, "MEASURED_FROM_TILES", 100)
-        job = noise_job(load_bundle(small))
+        job = noise_workload(load_bundle(small))
         first = settle(job, Wanted())
         (path,) = fresh_cache.glob("choice-*.json")
         stored = json.loads(path.read_text())
@@ -233,12 +233,12 @@ class TestAuto:
         bundle = load_bundle(small)
         seconds = {"torch": 0.01, "openvino": 0.01, quick: 0.001}
         monkeypatch.setattr(measuring, "remembered", lambda *_: seconds)
-        settled = settle(noise_job(bundle), Wanted())
+        settled = settle(noise_workload(bundle), Wanted())
         assert (settled.choice.runtime, settled.choice.precision, settled.choice.note) == (quick, "fp32", "")
         assert settled.runner.runtime == quick
 
     def test_a_small_job_does_not_measure(self, small, fresh_cache):
-        settled = settle(noise_job(load_bundle(small)), Wanted())
+        settled = settle(noise_workload(load_bundle(small)), Wanted())
         assert settled.choice.runtime == "torch"
         assert not fresh_cache.exists()
 
@@ -252,7 +252,7 @@ class TestAuto:
         path.parent.mkdir(parents=True)
         path.write_text(content)
         assert measuring.remembered(bundle, 16) is None
-        settle(noise_job(bundle), Wanted(precision="fp32"))
+        settle(noise_workload(bundle), Wanted(precision="fp32"))
         assert set(measuring.remembered(bundle, 16)) == {"torch", "openvino"}
 
     def test_falls_back_where_a_network_cannot_be_translated(self, small, fresh_cache, monkeypatch):
@@ -261,7 +261,7 @@ class TestAuto:
 
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 1.0, "openvino": 0.1})
         monkeypatch.setattr(openvino_cpu, "translated", fails)
-        choice = settle(noise_job(load_bundle(small)), Wanted()).choice
+        choice = settle(noise_workload(load_bundle(small)), Wanted()).choice
         assert choice.runtime == "torch" and "instead of openvino: resnet18 cannot be translated" in choice.note
 
     def test_tries_int8_only_where_it_pays(self, small, fresh_cache, monkeypatch):
@@ -269,7 +269,7 @@ class TestAuto:
         tried = []
         monkeypatch.setattr(settling, "_int8", lambda job, settled, must_be_faster: tried.append(job.tiles) or settled)
         monkeypatch.setattr(cpu, "has", lambda features: True)
-        job = noise_job(load_bundle(small))
+        job = noise_workload(load_bundle(small))
         settle(replace(job, tiles=500), Wanted())
         settle(replace(job, tiles=700), Wanted(precision="fp32"))
         settle(replace(job, tiles=700), Wanted(runtime="torch"))
@@ -279,7 +279,7 @@ class TestAuto:
 
     def test_declines_int8_with_a_reason(self, small, fresh_cache, monkeypatch):
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})
-        job = noise_job(load_bundle(small))
+        job = noise_workload(load_bundle(small))
         monkeypatch.setattr(cpu, "has", lambda features: False)
         assert "no VNNI" in settle(job, Wanted()).choice.note
         monkeypatch.setattr(cpu, "has", lambda features: True)
@@ -300,26 +300,20 @@ class TestMissing:
     def test_is_told_with_the_command(self, small, monkeypatch, asked, package, remedy):
         without(monkeypatch, package)
         with pytest.raises(GeoclassError) as told:
-            settle(noise_job(load_bundle(small)), asked)
+            settle(noise_workload(load_bundle(small)), asked)
         assert remedy in str(told.value) and package in str(told.value)
 
     def test_auto_takes_what_is_there(self, small, fresh_cache, monkeypatch):
         monkeypatch.setattr(settling, "MEASURED_FROM_TILES", 100)
         without(monkeypatch, "openvino", "onnxruntime")
-        assert settle(noise_job(load_bundle(small)), Wanted()).choice.runtime == "torch"
+        assert settle(noise_workload(load_bundle(small)), Wanted()).choice.runtime == "torch"
         without(monkeypatch, "openvino")
         assert measuring.candidates() == ["torch", "onnx"]
 
-    def test_a_worker_without_it_uses_torch_and_says_so(self, small, monkeypatch):
-        bundle = load_bundle(small)
+    def test_a_worker_without_it_says_so(self, small, monkeypatch):
         without(monkeypatch, "openvino")
-        chosen = Choice(runtime="openvino", precision="fp32")
-        choice, runner = open_or_fall_back(bundle, chosen, CPU)
-        assert choice.runtime == runner.runtime == "torch"
-        assert "torch instead of openvino" in choice.note and "pip install openvino" in choice.note
-        for asked in (("openvino", "fp32"), ("openvino", "auto")):
-            with pytest.raises(GeoclassError, match="pip install openvino"):
-                open_or_fall_back(bundle, chosen.model_copy(update={"asked": asked}), CPU)
+        with pytest.raises(GeoclassError, match="pip install openvino"):
+            open_runner(load_bundle(small), Choice(runtime="openvino", precision="fp32"), CPU)
 
     def test_an_installation_that_cannot_be_loaded(self, monkeypatch):
         def broken(_):
@@ -385,11 +379,11 @@ class TestInt8:
             write(path, stored)
 
         monkeypatch.setattr(kept, "write_network", refuses)
-        job = noise_job(load_bundle(small), model_file=small)
+        job = noise_workload(load_bundle(small), model_file=small)
         choice = settle(job, Wanted(precision="int8")).choice
         assert choice.precision == "int8"
         assert len(list(fresh_cache.glob("*.int8-*.zip"))) == 1
-        assert open_runner(job.bundle, choice, CPU, model_file=small).precision == "int8"
+        assert settle(job, Wanted(precision="int8"), choice).network is not None
 
     def test_of_a_network_that_cannot_be_quantised(self, small, few, fresh_cache, monkeypatch):
         class Nothing:
@@ -397,7 +391,7 @@ class TestInt8:
                 raise RuntimeError("unsupported graph")
 
         monkeypatch.setattr(quantised, "_nncf", Nothing)
-        choice = settle(noise_job(load_bundle(small)), Wanted(precision="int8")).choice
+        choice = settle(noise_workload(load_bundle(small)), Wanted(precision="int8")).choice
         assert choice.precision == "fp32" and "resnet18 cannot be quantised (unsupported graph)" in choice.note
 
     @pytest.mark.parametrize(
@@ -460,8 +454,14 @@ class TestResume:
 
     def test_an_int8_network_that_is_gone(self, small):
         choice = Choice(runtime="openvino", precision="int8", network="0123456789ab")
+        workload = noise_workload(load_bundle(small), model_file=small)
         with pytest.raises(OutputError, match=r"m.int8-0123456789ab.zip.*--overwrite"):
-            open_runner(load_bundle(small), choice, CPU, model_file=small)
+            settle(workload, Wanted(), choice)
+
+    def test_one_begun_on_another_device(self, small):
+        choice = Choice(runtime="torch", precision="fp16", device="cuda")
+        with pytest.raises(OutputError, match=r"begun on cuda; give --device cuda"):
+            settle(noise_workload(load_bundle(small)), Wanted(), choice)
 
 
 class TestOptions:
@@ -493,13 +493,13 @@ class TestOptions:
         assert device_for("auto", Wanted("openvino")) == CPU
         with pytest.raises(UnfitError, match="--runtime openvino runs on the CPU, not on cuda"):
             device_for("cuda", Wanted("openvino"))
-        job = noise_job
+        job = noise_workload
         assert settle(replace(job(_nothing()), device=torch.device("cuda")), Wanted()).choice.precision == "fp16"
 
     def test_bf16_with_amx(self, small, fresh_cache, monkeypatch):
         """The way is the same where the machine has no AMX, only slow."""
         bundle = load_bundle(small)
-        choice = settle(noise_job(bundle), Wanted(precision="bf16")).choice
+        choice = settle(noise_workload(bundle), Wanted(precision="bf16")).choice
         assert (choice.runtime, choice.precision) == ("openvino", "bf16")
         assert open_runner(bundle, choice, CPU).precision == "bf16"
 

@@ -51,6 +51,13 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @device_option
 @runtime_options
+@click.option(
+    "--workers", type=int, help="Classify with this many processes of this machine (Dask).  [default: in one]"
+)
+@click.option(
+    "--cluster", metavar="ADDRESS",
+    help="Classify on the workers of a Dask scheduler: tcp://HOST:8786, or the path of its scheduler file.",
+)  # fmt: skip
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
 @overwrite_option
@@ -59,8 +66,8 @@ def command(
     ctx: click.Context, inputs: tuple[str, ...], model: str | None, out: str, name: str | None, sensor: str | None,
     size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     date: str | None, like: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
-    basemap: bool, smooth: str | None, force: bool, overwrite: bool,
-    runtime: str, precision: str,
+    runtime: str, precision: str, workers: int | None, cluster: str | None, basemap: bool, smooth: str | None, force: bool,
+    overwrite: bool,
 ) -> None:  # fmt: skip
     """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
 
@@ -84,7 +91,8 @@ def command(
             inputs, bundle, out=out, name=name, sensor=sensor, size_px=size_px, gsd_m=gsd_m, crs=crs, aoi=aoi,
             aoi_rule=aoi_rule, min_valid=min_valid, date=date, like=like, batch_size=batch_size, device=device, readers=readers,
             formats=formats, overwrite=overwrite, force=force, basemap=basemap, smooth=smooth,
-            runtime=runtime, precision=precision, progress=progress,
+            runtime=runtime, precision=precision, workers=workers, cluster=cluster, progress=progress,
+            say=console(ctx, err=True).print,
         )  # fmt: skip
     say = console(ctx)
     labels, timings = result.labels, result.timings

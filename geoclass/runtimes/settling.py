@@ -17,7 +17,7 @@ from ..predict import DEFAULT_BATCH, Predictor, choose_device, seen
 from ..reader import Pixels
 from ..sensors import Sensor
 from ..tones import Tone
-from . import cpu, measuring, openvino_cpu, quantised
+from . import cpu, kept, measuring, openvino_cpu, quantised
 from .answers import Runner, TorchRunner
 from .sampling import sampled
 from .wanted import AUTO, Agreement, Choice, Wanted, installed, require_installed
@@ -31,7 +31,7 @@ INT8_FROM_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """What is to be settled for. tiles: how many the run has; sample(n): up to n of them, drawn by chance, in stored
     numbers; model_file: the bundle's file, beside which int8 networks are kept, None for one in memory."""
 
@@ -44,9 +44,15 @@ class Job:
     tone: Tone | None = None
     model_file: Path | None = None
 
-    def predictor(self, runner: Runner) -> Predictor:
+    def predictor(self, runner: Runner, thumbnail_px: int = 8) -> Predictor:
         return Predictor(
-            self.bundle, self.sensor, device=self.device, batch_size=self.batch_size, tone=self.tone, runner=runner
+            self.bundle,
+            self.sensor,
+            device=self.device,
+            batch_size=self.batch_size,
+            thumbnail_px=thumbnail_px,
+            tone=self.tone,
+            runner=runner,
         )
 
     def see(self, tiles: list[Pixels]) -> torch.Tensor:
@@ -56,16 +62,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Settled:
-    """A choice, and its runner where one was made on the way."""
+    """A choice, its runner where one was made on the way, and the int8 network of a choice of int8."""
 
     choice: Choice
     runner: Runner | None = None
+    network: kept.Stored | None = None
 
 
-def job_of(plan: Plan, device: torch.device, batch_size: int | None) -> Job:
-    """The job of classifying a plan."""
+def workload_of(plan: Plan, device: torch.device, batch_size: int | None) -> Workload:
+    """The workload of classifying a plan."""
     file = Path(plan.model)
-    return Job(
+    return Workload(
         plan.bundle,
         plan.mosaic.sensor,
         device,
@@ -95,38 +102,33 @@ def device_for(name: str, wanted: Wanted) -> torch.device:
     return device
 
 
-def settle(job: Job, wanted: Wanted, begun: Choice | None = None) -> Settled:
+def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> Settled:
     """What this run uses. `begun` is what an interrupted run of the same began with, which is kept.
 
     Raises OutputError where that run began with something else than is wanted now, GeoclassError where what was asked for
     is not installed. With `auto` a missing runtime is none to choose from.
     """
     if begun is not None:
-        if begun.serves(wanted):
-            return Settled(begun)
-        raise OutputError(
-            f"the interrupted run was begun with --runtime {begun.runtime} --precision {begun.precision}; "
-            "repeat that command to finish it, or give --overwrite to start anew"
-        )
+        return _as_begun(workload, wanted, begun)
     asked = (wanted.runtime, wanted.precision)
-    if job.device.type == "cuda":
+    if workload.device.type == "cuda":
         precision = "fp16" if wanted.precision == AUTO else wanted.precision
-        return Settled(Choice(runtime="torch", precision=precision, asked=asked))
+        return Settled(Choice(runtime="torch", precision=precision, device="cuda", asked=asked))
     if wanted.precision == "bf16":
         runtime = wanted.runtime if wanted.runtime != AUTO else "openvino" if installed("openvino") else "torch"
         return Settled(Choice(runtime=runtime, precision="bf16", asked=asked))
-    found, seconds = _fp32(job, wanted)
+    found, seconds = _fp32(workload, wanted)
     settled = Settled(found.choice.model_copy(update={"asked": asked}), found.runner)
     if wanted.precision == "int8":
         if not cpu.has(cpu.VNNI):
             settled = _noted(settled, "this CPU has no VNNI, without which int8 may be slower than fp32")
-        return _int8(job, settled, must_be_faster=False)
-    if wanted.precision == AUTO and seconds is not None and seconds * job.tiles >= INT8_FROM_SECONDS:
-        return _int8_if_fit(job, settled)
+        return _int8(workload, settled, must_be_faster=False)
+    if wanted.precision == AUTO and seconds is not None and seconds * workload.tiles >= INT8_FROM_SECONDS:
+        return _int8_if_fit(workload, settled)
     return settled
 
 
-def settle_journalled(job: Job, wanted: Wanted, journal: Path, restart: bool) -> Settled:
+def settle_journalled(workload: Workload, wanted: Wanted, journal: Path, restart: bool) -> Settled:
     """`settle`, keeping what an interrupted run in the folder `journal` began with, unless that is to be started anew."""
     try:
         begun = Choice.model_validate((read_manifest(journal) or {}).get("network"))
@@ -134,7 +136,7 @@ def settle_journalled(job: Job, wanted: Wanted, journal: Path, restart: bool) ->
         begun = None  # there is none, or one of another version, which the journal will refuse
     if begun is not None and restart and not begun.serves(wanted):
         begun = None
-    return settle(job, wanted, begun)
+    return settle(workload, wanted, begun)
 
 
 def open_runner(
@@ -142,82 +144,83 @@ def open_runner(
     choice: Choice,
     device: torch.device,
     *,
-    model_file: Path | None = None,
+    network: kept.Stored | None = None,
     threads: int | None = None,
 ) -> Runner:
-    """The network on what was chosen, here or on another machine; threads: cores to use on a CPU, all of torch's if None.
+    """The network on what was chosen, here or on another machine.
 
-    Raises GeoclassError where its runtime is missing here, or its int8 network is gone.
+    network: what a choice of int8 runs, see `Settled`; threads: cores to use on a CPU, all of torch's if None. Raises
+    GeoclassError where its runtime is missing here.
     """
     if choice.runtime == "torch":
         return TorchRunner(bundle, device, choice.precision)
     require_installed(choice.runtime)
     if choice.precision == "int8":
-        stored = quantised.find(bundle, choice.network, model_file)
-        if stored is None:
-            where = quantised.places(bundle, choice.network, model_file)[0]
-            raise OutputError(
-                f"the int8 network that the run began with is gone ({where}); bring it back, or give --overwrite to start anew"
-            )
-        return openvino_cpu.OpenvinoRunner(bundle, stored, "int8", threads)
+        assert network is not None  # a choice of int8 comes with its network
+        return openvino_cpu.OpenvinoRunner(bundle, network, "int8", threads)
     if choice.precision == "bf16":
         return openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16", threads)
     return measuring.open_fp32(bundle, choice.runtime, threads)
 
 
-def open_or_fall_back(
-    bundle: Bundle,
-    choice: Choice,
-    device: torch.device,
-    *,
-    model_file: Path | None = None,
-    threads: int | None = None,
-) -> tuple[Choice, Runner]:
-    """`open_runner`; where `auto` chose an fp32 runtime that is missing here, PyTorch, which says the same."""
-    try:
-        return choice, open_runner(bundle, choice, device, model_file=model_file, threads=threads)
-    except GeoclassError as error:
-        if choice.asked[0] != AUTO or choice.precision != "fp32":
-            raise
-        kept = choice.model_copy(update={"runtime": "torch", "note": f"torch instead of {choice.runtime}: {error}"})
-        return kept, TorchRunner(bundle, device)
+def _as_begun(workload: Workload, wanted: Wanted, begun: Choice) -> Settled:
+    """The choice of an interrupted run, where it can be gone on with here."""
+    if not begun.serves(wanted):
+        raise OutputError(
+            f"the interrupted run was begun with --runtime {begun.runtime} --precision {begun.precision}; "
+            "repeat that command to finish it, or give --overwrite to start anew"
+        )
+    device = begun.device
+    if device != workload.device.type:
+        raise OutputError(
+            f"the interrupted run was begun on {device}; give --device {device} to finish it, or --overwrite to start anew"
+        )
+    if begun.precision != "int8":
+        return Settled(begun)
+    stored = quantised.find(workload.bundle, begun.network, workload.model_file)
+    if stored is None:
+        where = quantised.places(workload.bundle, begun.network, workload.model_file)[0]
+        raise OutputError(
+            f"the int8 network that the run began with is gone ({where}); bring it back, or give --overwrite to start anew"
+        )
+    return Settled(begun, network=stored)
 
 
-def _fp32(job: Job, wanted: Wanted) -> tuple[Settled, float | None]:
+def _fp32(workload: Workload, wanted: Wanted) -> tuple[Settled, float | None]:
     """The fp32 runtime, and the seconds a tile that it takes where these are known."""
     if wanted.precision == "int8":
         require_installed("openvino")
         require_installed("int8")
-        return _opened(job, "openvino"), None
+        return _opened(workload, "openvino"), None
     if wanted.runtime not in (AUTO, "torch"):
         require_installed(wanted.runtime)
-    seconds = None if wanted.runtime != AUTO and wanted.precision == "fp32" else _measured(job)
+    seconds = None if wanted.runtime != AUTO and wanted.precision == "fp32" else _measured(workload)
     if wanted.runtime != AUTO:
-        return _opened(job, wanted.runtime), (seconds or {}).get(wanted.runtime)
+        return _opened(workload, wanted.runtime), (seconds or {}).get(wanted.runtime)
     if seconds is None:
         return Settled(Choice(runtime="torch", precision="fp32")), None
     runtime = measuring.fastest(seconds)
     try:
-        return _opened(job, runtime), seconds[runtime]
+        return _opened(workload, runtime), seconds[runtime]
     except GeoclassError as error:  # it could be translated for another bundle of this backbone, not for this one
         return Settled(Choice(runtime="torch", precision="fp32", note=f"torch instead of {runtime}: {error}")), None
 
 
-def _measured(job: Job) -> measuring.Seconds | None:
+def _measured(workload: Workload) -> measuring.Seconds | None:
     """Seconds a tile by runtime: remembered, or measured where the run is long enough to repay it."""
-    known = measuring.remembered(job.bundle, job.batch_size)
-    if known is not None or job.tiles < MEASURED_FROM_TILES or len(measuring.candidates()) < 2:
+    known = measuring.remembered(workload.bundle, workload.batch_size)
+    if known is not None or workload.tiles < MEASURED_FROM_TILES or len(measuring.candidates()) < 2:
         return known
-    tiles = job.sample(job.batch_size)
-    return measuring.measure(job.bundle, job.batch_size, job.see(tiles)) if tiles else None
+    tiles = workload.sample(workload.batch_size)
+    return measuring.measure(workload.bundle, workload.batch_size, workload.see(tiles)) if tiles else None
 
 
-def _opened(job: Job, runtime: str) -> Settled:
+def _opened(workload: Workload, runtime: str) -> Settled:
     choice = Choice(runtime=runtime, precision="fp32")
-    return Settled(choice, open_runner(job.bundle, choice, job.device))
+    return Settled(choice, open_runner(workload.bundle, choice, workload.device))
 
 
-def _int8_if_fit(job: Job, settled: Settled) -> Settled:
+def _int8_if_fit(workload: Workload, settled: Settled) -> Settled:
     """int8 where this machine gains by it, as `auto` asks."""
     if settled.choice.runtime != "openvino":
         return settled
@@ -225,38 +228,40 @@ def _int8_if_fit(job: Job, settled: Settled) -> Settled:
         return _noted(settled, "not int8: this CPU has no VNNI, without which int8 is slower")
     if not installed("int8"):
         return _noted(settled, "int8 was not tried: pip install 'geoclass[int8]'")
-    return _int8(job, settled, must_be_faster=True)
+    return _int8(workload, settled, must_be_faster=True)
 
 
-def _int8(job: Job, settled: Settled, must_be_faster: bool) -> Settled:
+def _int8(workload: Workload, settled: Settled, must_be_faster: bool) -> Settled:
     """The int8 network where it holds against fp32 on held-out tiles of the scene, else `settled` with the reason."""
     assert settled.runner is not None  # it is OpenVINO's, opened
-    tiles = job.sample(quantised.CALIBRATION + quantised.HELD_OUT)
+    tiles = workload.sample(quantised.CALIBRATION + quantised.HELD_OUT)
     share = min(quantised.CALIBRATION, len(tiles) - quantised.FEWEST)
     if share < quantised.FEWEST:
         few = 2 * quantised.FEWEST
         return _noted(settled, f"not int8: only {len(tiles)} tiles to calibrate and compare it on, {few} are needed")
     try:
-        parts = (tiles[at : min(share, at + job.batch_size)] for at in range(0, share, job.batch_size))
-        images = quantised.calibration_images(job.bundle, map(job.see, parts))
+        parts = (tiles[at : min(share, at + workload.batch_size)] for at in range(0, share, workload.batch_size))
+        images = quantised.calibration_images(workload.bundle, map(workload.see, parts))
         del tiles[:share]  # the rest is held out
-        key, stored = quantised.network(job.bundle, openvino_cpu.translated(job.bundle), images, job.model_file)
-        runner = openvino_cpu.OpenvinoRunner(job.bundle, stored, "int8")
+        key, stored = quantised.network(
+            workload.bundle, openvino_cpu.translated(workload.bundle), images, workload.model_file
+        )
+        runner = openvino_cpu.OpenvinoRunner(workload.bundle, stored, "int8")
     except BundleError as error:
         return _noted(settled, f"not int8: {error}")
-    agreement = _compared(job, settled.runner, runner, tiles)
+    agreement = _compared(workload, settled.runner, runner, tiles)
     reason = quantised.objection(agreement, must_be_faster)
     if reason:
         choice = settled.choice.model_copy(update={"agreement": agreement})
         return _noted(replace(settled, choice=choice), f"not int8: {reason}")
     found = {"precision": "int8", "agreement": agreement, "network": key}
-    return Settled(settled.choice.model_copy(update=found), runner)
+    return Settled(settled.choice.model_copy(update=found), runner, stored)
 
 
-def _compared(job: Job, fp32: Runner, int8: Runner, tiles: list[Pixels]) -> Agreement:
-    exact, quick = job.predictor(fp32), job.predictor(int8)
+def _compared(workload: Workload, fp32: Runner, int8: Runner, tiles: list[Pixels]) -> Agreement:
+    exact, quick = workload.predictor(fp32), workload.predictor(int8)
     return quantised.compare(
-        lambda part: exact(part).probabilities, lambda part: quick(part).probabilities, tiles, job.batch_size
+        lambda part: exact(part).probabilities, lambda part: quick(part).probabilities, tiles, workload.batch_size
     )
 
 

@@ -75,12 +75,13 @@ class Agreement(pydantic.BaseModel, frozen=True, extra="forbid"):
 class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What a run uses: it is kept in its journal, and recorded in its result.
 
-    `asked` are runtime and precision as they were given; `note` says why it is not the fastest or not what was asked for;
+    `device` is cpu or cuda; `asked` are runtime and precision as they were given; `note` says why it is not the fastest or not what was asked for;
     `network` is the key of the int8 network in its file's name, empty for other precisions.
     """
 
     runtime: str
     precision: str
+    device: str = "cpu"
     asked: tuple[str, str] = (AUTO, AUTO)
     note: str = ""
     agreement: Agreement | None = None
