@@ -45,12 +45,17 @@ class TileBlock:
 
 @dataclass(frozen=True)
 class BlockPixels:
-    """What was read for a block: `tiles` are (bands, size, size) views, `valid_fraction` (N,) in 0–1."""
+    """What was read for a block: `tiles` are (bands, size, size) views, `valid_fraction` (N,) in 0–1.
+
+    `whole` are the pixels (bands, rows × size, columns × size) of the block's range, which the tiles are windows of; None
+    where they lie apart.
+    """
 
     block: TileBlock
     tiles: Sequence[Pixels]
     valid_fraction: npt.NDArray[np.float32]
     seconds: float
+    whole: Pixels | None = None
 
 
 def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, rows: IntArray) -> list[TileBlock]:
@@ -102,7 +107,7 @@ def read_block(reader: MosaicReader, grid: TileGrid, block: TileBlock) -> BlockP
     for view, fraction, r, c in zip(views, fractions, down, across, strict=True):
         if 0 < fraction < 1:
             _fill(view, valid[r * size : (r + 1) * size, c * size : (c + 1) * size])
-    return BlockPixels(block, views, fractions, perf_counter() - start)
+    return BlockPixels(block, views, fractions, perf_counter() - start, pixels)
 
 
 def _fill(tile: Pixels, valid: npt.NDArray[np.bool_]) -> None:

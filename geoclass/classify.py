@@ -34,9 +34,17 @@ from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
-from .parts import part_of
+from .parts import parts_of
 from .plan import Plan, make_plan
-from .runtimes.settling import Settled, Workload, device_for, open_runner, settle, settle_journalled, workload_of
+from .runtimes.settling import (
+    Settled,
+    Workload,
+    device_for,
+    open_predictors,
+    settle,
+    settle_journalled,
+    workload_of,
+)
 from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
 
@@ -302,13 +310,13 @@ def _classified_here(
     thumbnail_px: int,
     readers: int | None,
 ) -> Iterator[tuple[int, Part]]:
-    runner = settled.runner or open_runner(plan.bundle, settled.choice, workload.device, network=settled.network)
-    predictor = workload.predictor(runner, thumbnail_px)
+    predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
     on_cpu = workload.device.type == "cpu"
-    threads = readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    cores = os.cpu_count() or 1
+    threads = readers or (min(4, cores) if on_cpu else min(8 * len(predictors), max(8, cores)))
     overlap = not on_cpu or plan.mosaic.remote
-    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
-        yield pixels.block.number, part_of(pixels, predictor, plan.min_valid)
+    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
+    return parts_of(pixels, predictors, plan.min_valid)
 
 
 def _assembled(plan: Plan, parts: Sequence[Part], choice: Choice, seconds: float, settings: Settings) -> Result:
