@@ -29,76 +29,16 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import rasterio
-import rasterio.shutil
 import torch
-from made import SIDE, make_bundle
-from rasterio.transform import from_origin
-from rasterio.windows import Window
+from made import COLUMN, KINDS, ROW, SIDE, fitted_bundle, make_cog
 from torch.utils.data import DataLoader
 
 import geoclass
-from geoclass import backbones
-from geoclass.bundle import Bundle, load_bundle, save_bundle
+from geoclass.bundle import Bundle
 from geoclass.predict import DEFAULT_BATCH
 from geoclass.runtimes import settling
 from geoclass.runtimes.answers import TorchRunner, input_side, prepared
 from geoclass.views import dihedral
-
-KINDS = 7
-COLUMN, ROW = 1400, 20900
-FITTED_ON = 210
-
-
-def texture(kind: int, random: np.random.Generator) -> np.ndarray:
-    """(3, 224, 224) uint8 of one kind: patches of one size, contrast and mean colour, with the grain of a photograph."""
-    cell = (4, 8, 16, 32, 56, 112, 8)[kind]
-    colours = np.random.default_rng(kind).integers(60, 180, (3, 1, 1))
-    coarse = colours + random.normal(0, 20 + 8 * (kind % 3), (3, SIDE // cell, SIDE // cell))
-    pixels = np.kron(coarse, np.ones((1, cell, cell))) + random.normal(0, 3, (3, SIDE, SIDE))
-    return pixels.clip(1, 255).astype(np.uint8)
-
-
-def make_cog(folder: Path, side: int) -> Path:
-    """side × side tiles of random kinds as a JPEG (YCbCr) COG on geoclass's grid."""
-    random = np.random.default_rng(0)
-    plain, path = folder / "plain.tif", folder / "scene.tif"
-    shape = {"width": side * SIDE, "height": side * SIDE, "count": 3, "dtype": "uint8", "crs": "EPSG:26919"}
-    place = from_origin(COLUMN * SIDE, ROW * SIDE, 1, 1)
-    with rasterio.open(plain, "w", driver="GTiff", tiled=True, transform=place, **shape) as dataset:
-        for row in range(side):
-            strip = np.concatenate([texture(int(random.integers(KINDS)), random) for _ in range(side)], axis=2)
-            dataset.write(strip, window=Window(0, row * SIDE, side * SIDE, SIDE))
-    rasterio.shutil.copy(plain, path, driver="COG", compress="JPEG", quality=90)
-    plain.unlink()
-    return path
-
-
-@torch.inference_mode()
-def fitted_bundle(path: Path, spec: str) -> Bundle:
-    """A bundle whose classifier tells the kinds of texture apart; the default backbone has its packaged weights."""
-    name, side, views = spec.split(":")
-    bundle = load_bundle(make_bundle(path, name, int(side), int(views)))
-    weights = "pretrained" if name in backbones.PACKAGED else None
-    network = backbones.build(name, classes=KINDS, weights=weights)
-    random = np.random.default_rng(1)
-    kinds = np.arange(FITTED_ON) % KINDS
-    tiles = np.stack([texture(int(kind), random) for kind in kinds]).astype(np.float32)
-    points: list[torch.Tensor] = []
-    layer = network.get_submodule(backbones.classifier_name(network))
-    hook = layer.register_forward_pre_hook(lambda _, given: points.append(given[0]))
-    for part in torch.from_numpy(tiles).split(30):
-        network(prepared(part, bundle.meta))
-    hook.remove()
-    x = torch.cat(points)
-    spread = x.std(dim=0).clamp(min=1e-3)
-    standard = (x - x.mean(dim=0)) / spread
-    gram = standard @ standard.T + 10 * torch.eye(len(x))
-    truth = torch.nn.functional.one_hot(torch.from_numpy(kinds), KINDS).float() - 1 / KINDS
-    weight = (standard.T @ torch.linalg.solve(gram, truth)).T / spread * 8
-    backbones.set_classifier(network, weight, -(weight @ x.mean(dim=0)))
-    save_bundle(path, bundle.meta, dict(network.state_dict()), overwrite=True)
-    return load_bundle(path)
 
 
 @dataclass
@@ -173,7 +113,7 @@ def by_geoclass(scene: Path, model: Path, runtime: str, precision: str, side: in
     labels = result.labels
     at = np.full((side, side), -1)
     at[ROW - 1 - labels.rows, labels.columns - COLUMN] = labels.probabilities.argmax(axis=1)
-    into.note = f"{labels.info['runtime']} {labels.info['precision']}"
+    into.note = f"{labels.info['runtime']} {labels.info['precision']}; {labels.info['runtime_note']}".rstrip("; ")
     keep_quickest(into, end - start, end - began[0][0], processor - began[0][1], at)
 
 

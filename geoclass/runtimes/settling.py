@@ -144,9 +144,10 @@ def settle_journalled(workload: Workload, wanted: Wanted, journal: Path, restart
 def open_predictors(workload: Workload, settled: Settled, thumbnail_px: int, tiles: int) -> list[Predictor]:
     """One predictor for each device that classifying `tiles` tiles is spread over. On CUDA long runs are replayed."""
     devices = devices_of(workload.device)
+    made = settled.runner if len(devices) == 1 else None
     found = []
     for device in devices:
-        runner = settled.runner or open_runner(workload.bundle, settled.choice, device, network=settled.network)
+        runner = made or open_runner(workload.bundle, settled.choice, device, network=settled.network)
         if device.type == "cuda" and tiles >= REPLAYED_FROM_TILES * len(devices):
             runner = Replayed(runner)
         found.append(replace(workload, device=device).predictor(runner, thumbnail_px))
