@@ -192,7 +192,7 @@ class TestSeveralDevices:
         )
         two = classify(scene, bundle, runtime="torch").labels
         assert len(opened) == 2 and opened[0].runner is not opened[1].runner
-        assert len(one) == 63 and np.array_equal(one.ids, two.ids)
+        assert len(one) == 63 and one.tile_ids == two.tile_ids
         assert np.array_equal(one.probabilities, two.probabilities)
         assert np.array_equal(one.thumbnails, two.thumbnails)
 

@@ -33,7 +33,7 @@ class Lane:
         if self.side is None:
             return stored
         with torch.cuda.stream(self.side):
-            there = stored.pin_memory().to(self.device, non_blocking=True)
+            there = stored.contiguous().pin_memory().to(self.device, non_blocking=True)
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self.side)
         there.record_stream(computing)  # the memory was taken on one stream, and is used on another
