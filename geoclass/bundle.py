@@ -120,6 +120,12 @@ def _canonical(meta: BundleMeta) -> str:
     return json.dumps(meta.model_dump(mode="json"), sort_keys=True)
 
 
+def bundle_of(meta: BundleMeta, state: Mapping[str, torch.Tensor], forest: bytes | None = None) -> Bundle:
+    """A bundle in memory, of copies of the tensors."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    return Bundle(meta, plain, digest_of(meta, plain, forest), forest)
+
+
 def save_bundle(
     path: Path,
     meta: BundleMeta,
@@ -129,17 +135,21 @@ def save_bundle(
     forest: bytes | None = None,
 ) -> Bundle:
     """Write a bundle to `path` (.pt), whole or not at all. Raises OutputError."""
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    bundle = Bundle(meta, plain, digest_of(meta, plain, forest), forest)
-    parts = {"meta": _canonical(meta), "state": plain, "digest": bundle.digest}
-    if forest is not None:
-        parts["forest"] = torch.frombuffer(bytearray(forest), dtype=torch.uint8)
+    bundle = bundle_of(meta, state, forest)
     with replacing(Path(path), overwrite) as temporary:
         # Through memory: torch's own writer hides a full disk behind a RuntimeError about positions in the zip.
-        buffer = io.BytesIO()
-        torch.save(parts, buffer)
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(bundle_bytes(bundle))
     return bundle
+
+
+def bundle_bytes(bundle: Bundle) -> bytes:
+    """The content of the bundle's file."""
+    parts = {"meta": _canonical(bundle.meta), "state": dict(bundle.state), "digest": bundle.digest}
+    if bundle.forest is not None:
+        parts["forest"] = torch.frombuffer(bytearray(bundle.forest), dtype=torch.uint8)
+    buffer = io.BytesIO()
+    torch.save(parts, buffer)
+    return buffer.getvalue()
 
 
 def load_bundle(path: str | Path) -> Bundle:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,8 +24,8 @@ from . import __version__, smoothing
 from .aoi import outlines_as_text
 from .blocks import TileBlock, read_ahead
 from .bundle import Bundle
-from .cluster.crew import Say, cluster_device, require_cluster
-from .cluster.dispatch import classified, job_of
+from .cluster.classifying import classified, job_of
+from .cluster.crew import Say, Spread, cluster_device, require_cluster
 from .doctor import examine, refuse_unfit
 from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
@@ -126,9 +126,9 @@ class Settings:
             raise GeoclassError(f"unknown format {unknown[0]!r}; choose from {', '.join(vector.FORMATS)}")
 
     @property
-    def spread(self) -> bool:
-        """Whether blocks go to Dask workers."""
-        return self.workers is not None or self.cluster is not None
+    def spread(self) -> Spread:
+        """Where the blocks are classified, false where that is here."""
+        return Spread(self.workers, self.cluster)
 
 
 def classify(
@@ -186,7 +186,7 @@ def classify(
         workers,
         cluster,
     )
-    require_cluster(workers, cluster)
+    require_cluster(settings.spread)
     plan = make_plan(
         named,
         model,
@@ -292,7 +292,7 @@ def _predicted(
         progress("classifying", done, len(plan))
     if settings.spread:
         job = job_of(plan, workload, settled, thumbnail_px)
-        parts = classified(plan, blocks, job, settings.workers, settings.cluster, say or log.info)
+        parts = classified(plan, blocks, job, replace(settings.spread, say=say or log.info))
     else:
         parts = _classified_here(plan, workload, settled, blocks, thumbnail_px, settings.readers)
     for number, part in parts:

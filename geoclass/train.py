@@ -17,7 +17,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 from . import __version__, backbones
-from .bundle import Bundle, BundleMeta, State, now, save_bundle
+from .bundle import Bundle, BundleMeta, State, bundle_of, now, save_bundle
+from .cluster.crew import Spread, require_cluster
+from .cluster.pictures import answered, picture_job
 from .datasets.duplicates import prints_of
 from .datasets.store import read_tiles
 from .datasets.tileset import TRAIN, VALIDATION, TileSet
@@ -27,7 +29,7 @@ from .files import require_absent, require_writable
 from .forest import dump_forest
 from .history.record import flat, read_record, record_path
 from .history.runs import start_run
-from .learning.features import extract_features
+from .learning.features import Extractor, extract_features
 from .learning.finetune import Epoch, Recipe, finetune
 from .learning.heads import KINDS, Labelled, fit_head, random_accuracy
 from .outputs.curves import write_curves
@@ -112,11 +114,14 @@ def train(
     device: str = "cpu",
     checkpoint: Path | None = None,
     cache: bool = True,
+    spread: Spread | None = None,
     progress: Progress | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
     **options: Any,
 ) -> Trained:
     """Train on a dataset folder, class folders or a tile set; `options` are fields of `Method`.
+
+    `spread` has Dask workers compute the features of a frozen backbone.
 
     Heads are fitted to the tiles of split train and calibrated on those held out in turn; a fine-tuning is judged and
     calibrated on split validation, or where there is none on a tenth of the tiles. Tiles of split test are not looked
@@ -128,6 +133,11 @@ def train(
         raise GeoclassError(f"tiles of {size_px} px at {gsd_m} m cannot be; give --size and --gsd above 0")
     with torch.device("meta"):  # an unknown name is told before the pictures are read
         backbones.classifier_name(backbones.build(method.backbone, classes=2, weights=None))
+    if spread and method.head == "finetune":
+        raise GeoclassError(
+            "--workers and --cluster spread features of a frozen backbone; a fine-tuning runs in one process"
+        )
+    require_cluster(spread or Spread())
     where = choose_device(device)
     tiles = (
         data
@@ -142,7 +152,7 @@ def train(
         method.backbone, classes=len(tiles.scheme), bands=tiles.bands, weights=method.weights, seed=method.seed
     )
     backbones.require_size(network, method.backbone, len(tiles.bands), side)
-    work = _Work(tiles, method, network, norm, str(where), cache, checkpoint, progress, on_epoch)
+    work = _Work(tiles, method, network, norm, str(where), cache, checkpoint, spread, progress, on_epoch)
     fitted = _finetuned(work) if method.head == "finetune" else _headed(work)
     fitting = tiles.of(TRAIN)
     record = {
@@ -236,7 +246,9 @@ def _told(options: dict[str, Any]) -> dict[str, Any]:
     """Options as plain values for the record."""
     method = options.get("method")
     rest = {
-        name: str(value) for name, value in options.items() if name not in ("method", "progress") and value is not None
+        name: str(value)
+        for name, value in options.items()
+        if name not in ("method", "progress", "spread") and value is not None
     }
     return {**(_plain(method) if isinstance(method, Method) else {}), **rest}
 
@@ -250,6 +262,7 @@ class _Work:
     device: str
     cache: bool
     checkpoint: Path | None
+    spread: Spread | None
     progress: Progress | None
     on_epoch: Callable[[Epoch], None] | None
 
@@ -264,12 +277,34 @@ class _Fitted:
     history: tuple[Epoch, ...] = ()
 
 
+def _extractor(work: _Work) -> Extractor:
+    """The extractor of Dask workers, who know the backbone as a bundle without a head."""
+    assert work.spread
+    tiles, method, norm = work.tiles, work.method, work.norm
+    meta = BundleMeta(
+        backbone=method.backbone,
+        scheme=tiles.scheme,
+        sensor=tiles.sensor,
+        bands=tiles.bands,
+        size_px=tiles.size_px,
+        mean=norm.mean,
+        std=norm.std,
+        created=now(),
+        geoclass_version=__version__,
+    )
+    job = picture_job(
+        bundle_of(meta, work.network.state_dict()), tiles.sensor, work.device, 32, method.input_px or tiles.size_px
+    )
+    spread = work.spread
+    return lambda batches: answered(job, batches, spread)
+
+
 def _headed(work: _Work) -> _Fitted:
     """A head on frozen features, chosen and calibrated by cross-validation."""
     tiles, method = work.tiles.of(TRAIN), work.method
     features = extract_features(
         work.network, tiles, work.norm, input_px=method.input_px, device=work.device, cache=work.cache,
-        progress=work.progress,
+        extractor=_extractor(work) if work.spread else None, progress=work.progress,
     )  # fmt: skip
     if work.progress:
         work.progress("fitting", 0, 1)

@@ -22,17 +22,22 @@ import rasterio
 import torch
 from click.testing import CliRunner
 from conftest import missing, write_coordinates
+from PIL import Image
 
 import geoclass as library
 from geoclass.bundle import load_bundle, save_bundle
 from geoclass.cli import main
+from geoclass.cluster import block as blocks
 from geoclass.cluster import crew
-from geoclass.cluster import job as jobs
-from geoclass.cluster.dispatch import job_of, told
-from geoclass.errors import ClusterError, SceneError
+from geoclass.cluster import worker as at_work
+from geoclass.cluster.classifying import job_of, told
+from geoclass.datasets.store import read_tiles
+from geoclass.errors import ClusterError, GeoclassError, SceneError
+from geoclass.evaluation.assessment import predict_tiles
 from geoclass.plan import Plan, make_plan
 from geoclass.runtimes.settling import Settled, workload_of
 from geoclass.runtimes.wanted import NEEDS, Choice
+from geoclass.train import Method, train
 
 try:
     import distributed
@@ -358,7 +363,7 @@ def test_without_dask(here, bundle, monkeypatch):
 # What a worker does, without Dask.
 
 
-def job_for(plan: Plan, choice: Choice = TORCH) -> jobs.Job:
+def job_for(plan: Plan, choice: Choice = TORCH) -> blocks.BlockJob:
     workload = workload_of(plan, torch.device("cpu"), None)
     return job_of(plan, workload, Settled(choice), thumbnail_px=8)
 
@@ -368,7 +373,7 @@ def job(here, bundle):
     plan = make_plan([here / "scene.tif"], bundle)
     made = job_for(plan)
     yield plan, made
-    jobs.forget(made.token)
+    at_work.forget(made.token)
 
 
 def test_a_job_names_files_wherever_it_is_read(here, bundle, monkeypatch):
@@ -386,7 +391,7 @@ def test_a_worker_makes_itself_ready_once(job, monkeypatch):
     real = bundles.load_bundle
     monkeypatch.setattr(bundles, "load_bundle", lambda path: loaded.append(path) or real(path))
     for block in plan.blocks()[:2]:
-        jobs.classify_block(made, block.number, block.columns[:1], block.rows[:1])
+        blocks.classify_block(made, block.number, block.columns[:1], block.rows[:1])
     assert len(loaded) == 1
 
 
@@ -395,14 +400,14 @@ def test_a_worker_without_the_runtime_says_so(here, bundle, monkeypatch):
     plan = make_plan([here / "scene.tif"], bundle)
     made, block = job_for(plan, Choice(runtime="openvino", precision="fp32")), plan.blocks()[0]
     with pytest.raises(ClusterError, match=r"the worker on .* cannot make the model ready.*pip install openvino"):
-        jobs.classify_block(made, block.number, block.columns[:1], block.rows[:1])
+        blocks.classify_block(made, block.number, block.columns[:1], block.rows[:1])
 
 
 def test_a_file_that_changed_is_another(job):
     _, made = job
     name = made.mosaic.files[0]
     with pytest.raises(ClusterError, match=r"sees another .*scene\.tif"):
-        jobs.classify_block(replace(made, token="other", sizes={name: 7}), 0, np.array([1400]), np.array([20899]))
+        blocks.classify_block(replace(made, token="other", sizes={name: 7}), 0, np.array([1400]), np.array([20899]))
 
 
 def test_what_is_no_fault_of_a_file_is_told_with_its_place(here, job):
@@ -418,9 +423,55 @@ def test_what_is_no_fault_of_a_file_is_told_with_its_place(here, job):
 
 
 def test_versions_are_compared():
-    ours = jobs.software()
-    assert jobs.differences(ours, ours) == ""
+    ours = at_work.software()
+    assert at_work.differences(ours, ours) == ""
     assert (
-        jobs.differences({"torch": "2.6.0", "dask": "1"}, {"torch": "2.7.0", "dask": "1"}) == "torch 2.7.0 (here 2.6.0)"
+        at_work.differences({"torch": "2.6.0", "dask": "1"}, {"torch": "2.7.0", "dask": "1"})
+        == "torch 2.7.0 (here 2.6.0)"
     )
-    assert "not installed" in jobs.differences(ours, {})
+    assert "not installed" in at_work.differences(ours, {})
+
+
+# Labelled tiles: features to train on, and tiles to be scored.
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Path:
+    """Class folders of two classes, told apart by their colour."""
+    folder = tmp_path_factory.mktemp("folders")
+    random = np.random.default_rng(0)
+    for name, colour in (("Field", 60), ("Forest", 190)):
+        (folder / name).mkdir()
+        for number in range(20):
+            pixels = random.normal(colour, 25, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.png")
+    return folder
+
+
+def test_a_head_trained_on_features_of_workers_is_the_same(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("GEOCLASS_CACHE", str(tmp_path))
+    method = Method(backbone="resnet18", weights=None, views=1)
+    said: list[str] = []
+    steps: list[tuple[str, int, int]] = []
+    options = {"size_px": 64, "cache": False, "method": method}
+    here = train(folders, **options)
+    spread = crew.Spread(workers=2, say=said.append)
+    there = train(folders, spread=spread, progress=lambda *step: steps.append(step), **options)
+    assert all(torch.allclose(here.state[name], there.state[name], atol=1e-3) for name in here.state)
+    assert here.meta.training["cross_validated_accuracy"] == there.meta.training["cross_validated_accuracy"] > 0.9
+    assert said[0].startswith("2 workers on this machine") and ("features", 40, 40) in steps
+    with pytest.raises(GeoclassError, match="a fine-tuning runs in one process"):
+        train(folders, spread=spread, method=replace(method, head="finetune"))
+
+
+def test_scores_of_workers_are_the_same(folders, tmp_path):
+    bundle = train(folders, Method(backbone="resnet18", weights=None, views=1), size_px=64, cache=False)
+    bundle.save(tmp_path / "m.pt")
+    loaded, tiles = load_bundle(tmp_path / "m.pt"), read_tiles(folders, 64, bundle.meta.scheme, None, bundle.meta.bands)
+    here = predict_tiles(tiles, loaded)
+    there = predict_tiles(tiles, loaded, spread=crew.Spread(workers=2))
+    assert np.allclose(here, there, atol=1e-6)
+    words = ["evaluate", str(folders), "--model", str(tmp_path / "m.pt"), "--allow-leak", "--workers", "1"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert "1 workers on this machine" in result.stderr

@@ -16,6 +16,7 @@ from geoclass.errors import GeoclassError
 from geoclass.files import cache_folder
 from geoclass.learning import features
 from geoclass.learning.features import FeatureCache, extract_features
+from geoclass.learning.frozen import FrozenNetwork
 from geoclass.runtimes.answers import resampled
 from geoclass.views import VIEWS, views_of
 
@@ -43,13 +44,13 @@ def cache(tmp_path, monkeypatch) -> Path:
 def passes(monkeypatch) -> list[int]:
     """How many pictures each computation was given."""
     seen: list[int] = []
-    real = features._features
+    real = FrozenNetwork._features
 
-    def counting(ready, pictures, **options):
+    def counting(ready, pictures):
         seen.append(len(pictures))
-        return real(ready, pictures, **options)
+        return real(ready, pictures)
 
-    monkeypatch.setattr(features, "_features", counting)
+    monkeypatch.setattr(FrozenNetwork, "_features", counting)
     return seen
 
 
@@ -176,15 +177,15 @@ class TestMemory:
     def failing(monkeypatch, above: int) -> list[int]:
         """A GPU that cannot hold more than `above` pictures at once."""
         tried: list[int] = []
-        real = features._features
+        real = FrozenNetwork._features
 
-        def limited(ready, pictures, **options):
+        def limited(ready, pictures):
             tried.append(len(pictures))
             if len(pictures) > above:
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-            return real(ready, pictures, **options)
+            return real(ready, pictures)
 
-        monkeypatch.setattr(features, "_features", limited)
+        monkeypatch.setattr(FrozenNetwork, "_features", limited)
         return tried
 
     def test_the_batch_is_halved_once_and_said(self, network, tiles, monkeypatch, caplog):

@@ -23,6 +23,7 @@ from .options import (
     run_options,
     runtime_options,
     sensor_option,
+    spread_options,
 )
 
 if TYPE_CHECKING:
@@ -51,13 +52,7 @@ if TYPE_CHECKING:
 )  # fmt: skip
 @device_option
 @runtime_options
-@click.option(
-    "--workers", type=int, help="Classify with this many processes of this machine (Dask).  [default: in one]"
-)
-@click.option(
-    "--cluster", metavar="ADDRESS",
-    help="Classify on the workers of a Dask scheduler: tcp://HOST:8786, or the path of its scheduler file.",
-)  # fmt: skip
+@spread_options
 @click.option("--basemap", is_flag=True, help="Offer online basemaps in the map (the page then asks the network).")
 @click.option("--force", is_flag=True, help="Classify even where the doctor finds the scene unfit.")
 @overwrite_option

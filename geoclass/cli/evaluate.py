@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import rich.table
 
-from .options import console, device_option, overwrite_option, progress_bar
+from .options import console, device_option, overwrite_option, progress_bar, spread_options
 
 if TYPE_CHECKING:
     from ..evaluation.scores import Evaluation
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the bootstrap.")
 @device_option
+@spread_options
 @overwrite_option
 @click.pass_context
 def command(
     ctx: click.Context, data: str, models: tuple[str, ...], labels: str | None, class_field: str | None, layer: str | None,
     scheme: str | None, min_purity: float, split: str | None, report: str | None, allow_leak: bool, seed: int, device: str,
-    overwrite: bool,
+    workers: int | None, cluster: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Score models on DATA, labelled tiles, or a finished map DATA (its .gpkg) against --labels.
 
@@ -72,16 +73,26 @@ def command(
             )
         require_matching_torch()
         from ..bundle import load_bundle
+        from ..cluster.crew import Spread, require_cluster
         from ..evaluation.assessment import assess, pictures_of
         from ..evaluation.scores import evaluate
         from ..history.registry import resolve
 
+        spread = Spread(workers, cluster, console(ctx, err=True).print)
+        require_cluster(spread)
         found, pictures = [], None
         with progress_bar(ctx) as progress:
             for name, model in zip(_names(models), models, strict=True):
                 bundle = load_bundle(resolve(model))
                 assessed = assess(
-                    data, bundle, name=name, split=split, allow_leak=allow_leak, device=device, progress=progress
+                    data,
+                    bundle,
+                    name=name,
+                    split=split,
+                    allow_leak=allow_leak,
+                    device=device,
+                    spread=spread,
+                    progress=progress,
                 )
                 random = bundle.meta.training.get("random_split_accuracy")
                 found.append(evaluate(assessed.scored, random=random, temperature=bundle.meta.temperature, seed=seed))

@@ -134,3 +134,10 @@ def class_table(classes: list[dict[str, Any]]) -> rich.table.Table:
     for row in classes:
         table.add_row(row["name"], f"{row['tiles']:,}", f"{row['area_ha']:,.0f}", f"{row['share']:.1%}")
     return table
+
+
+spread_options = all_of(
+    click.option("--workers", type=int, help="Use this many processes of this machine (Dask).  [default: one]"),
+    click.option("--cluster", metavar="ADDRESS",
+                 help="Use the workers of a Dask scheduler: tcp://HOST:8786, or the path of its scheduler file."),
+)  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import rich.table
 
-from .options import all_of, console, device_option, overwrite_option, progress_bar
+from .options import all_of, console, device_option, overwrite_option, progress_bar, spread_options
 
 if TYPE_CHECKING:
     import rich.console
@@ -84,6 +84,7 @@ data_options = all_of(
     help="MLflow's store: an address or a .db file.  [default: MLFLOW_TRACKING_URI, else mlruns.db here]",
 )
 @device_option
+@spread_options
 @overwrite_option
 @click.pass_context
 def command(ctx: click.Context, /, data: str, out: str, **options: Any) -> None:
@@ -94,6 +95,8 @@ def command(ctx: click.Context, /, data: str, out: str, **options: Any) -> None:
     from ..environment import require_matching_torch
 
     require_matching_torch()
+    from ..cluster.crew import Spread
+    from ..errors import GeoclassError
     from ..predict import choose_device
     from ..train import train_to_file
 
@@ -110,7 +113,10 @@ def command(ctx: click.Context, /, data: str, out: str, **options: Any) -> None:
         "track": options["track"],
         "tracking_uri": options["tracking_uri"],
     }
+    spread = Spread(options["workers"], options["cluster"], console(ctx, err=True).print)
     if options["search"]:
+        if spread:
+            raise GeoclassError("--search runs in one process; give --workers or --cluster without it")
         from ..learning.search import parse_budget, search_to_file
 
         with progress_bar(ctx) as progress:
@@ -134,7 +140,9 @@ def command(ctx: click.Context, /, data: str, out: str, **options: Any) -> None:
                 f"validation {epoch['validation_loss']:.3f}, {epoch['validation_accuracy']:.3f}"
             )
 
-        bundle = train_to_file(data, Path(out), method=_method(options), progress=progress, on_epoch=on_epoch, **common)
+        bundle = train_to_file(
+            data, Path(out), method=_method(options), spread=spread, progress=progress, on_epoch=on_epoch, **common
+        )
     _tell(say, out, bundle)
 
 

@@ -9,12 +9,13 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ClusterError, GeoclassError
-from .job import differences, has_cuda, software
+from .worker import differences, has_cuda, software
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -22,19 +23,35 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 """Called with one line that a user should read."""
 
+log = logging.getLogger(__name__)
+
 CONNECT_SECONDS = 6.0
 STARTING_TRIES = 3
 HOW_TO_START = "start one with: dask scheduler, and on each machine: dask worker tcp://HOST:8786 --nthreads 1"
 
 
-def require_cluster(workers: int | None, cluster: Any) -> None:
+@dataclass(frozen=True)
+class Spread:
+    """Where a run is spread: `workers` new processes of this machine, or `cluster`: the address of a Dask scheduler, the
+    path of its scheduler file, or a cluster or client object of Dask. `say` is told what a user should read."""
+
+    workers: int | None = None
+    cluster: Any = None
+    say: Say = log.info
+
+    def __bool__(self) -> bool:
+        return self.workers is not None or self.cluster is not None
+
+
+def require_cluster(spread: Spread) -> None:
     """Raise, before anything is planned, where a run cannot be spread: GeoclassError for a wrong number of workers or
     both options, ClusterError where Dask is not installed, no scheduler answers, or it has other versions."""
+    workers, cluster = spread.workers, spread.cluster
     if workers is not None and workers < 1:
         raise GeoclassError(f"--workers is {workers}; give 1 or more, or leave it out to classify in this process")
     if workers is not None and cluster is not None:
         raise GeoclassError("--workers starts a cluster and --cluster names one; give one of them")
-    if workers is None and cluster is None:
+    if not spread:
         return
     _distributed()
     if cluster is not None:
@@ -50,9 +67,8 @@ def cluster_device(cluster: Any) -> str:
 
 
 @contextmanager
-def crew(workers: int | None, cluster: Any, say: Say) -> Iterator[Client]:
-    """A Dask client of `workers` new processes of this machine, or of `cluster`: an address, the path of a scheduler
-    file, or a cluster or client object of Dask. What was started here ends with it. Raises ClusterError."""
+def crew(spread: Spread) -> Iterator[Client]:
+    """A Dask client of these workers. What was started here ends with it. Raises ClusterError."""
     import dask
 
     # A job holds a bundle of some tens of megabytes, once; Dask would warn of it.
@@ -62,15 +78,15 @@ def crew(workers: int | None, cluster: Any, say: Say) -> Iterator[Client]:
         "distributed.deploy.lost-worker-timeout": "5m",
     }
     with _quiet(), dask.config.set(settings):
-        if workers is not None:
-            with _started(workers) as local, _connected(local) as client:
-                say(f"{workers} workers on this machine{_dashboard(client)}")
+        if spread.workers is not None:
+            with _started(spread.workers) as local, _connected(local) as client:
+                spread.say(f"{spread.workers} workers on this machine{_dashboard(client)}")
                 yield client
             return
-        with _connected(cluster) as client:
+        with _connected(spread.cluster) as client:
             # What was checked before planning may have changed since.
             _require_same_software(client)
-            say(f"{len(client.nthreads())} workers at {client.scheduler.address}{_dashboard(client)}")
+            spread.say(f"{len(client.nthreads())} workers at {client.scheduler.address}{_dashboard(client)}")
             yield client
 
 

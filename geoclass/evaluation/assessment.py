@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..bundle import Bundle
+from ..cluster.crew import Spread
+from ..cluster.pictures import answered, picture_job
 from ..datasets.duplicates import Prints, leaks, prints_of
 from ..datasets.reference import read_reference
 from ..datasets.splits import split_blocks
@@ -17,7 +19,7 @@ from ..datasets.store import is_dataset, read_dataset, read_tiles
 from ..datasets.tileset import BUFFER, TEST, TRAIN, VALIDATION, TileSet
 from ..errors import DatasetError, EvaluationError
 from ..labels import Labels
-from ..predict import Predictor, choose_device, shown
+from ..predict import DEFAULT_BATCH, Predictor, choose_device, shown
 from ..results import read_result
 from ..schemes import ClassScheme
 from .scored import Scored, take
@@ -51,6 +53,7 @@ def assess(
     allow_leak: bool = False,
     device: str = "auto",
     batch_size: int | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> Assessed:
     """Score a bundle on a split of a dataset (test, or all of class folders), with the bundle's classes and bands.
@@ -71,7 +74,7 @@ def assess(
             f"{int(leaked.sum())} of {len(tiles)} tiles of {data} look like tiles that {name} was trained on, first "
             f"{tiles.keys[int(leaked.argmax())]}; score on other tiles, or see how much it lies with --allow-leak"
         )
-    probabilities = predict_tiles(tiles, bundle, device=device, batch_size=batch_size, progress=progress)
+    probabilities = predict_tiles(tiles, bundle, device=device, batch_size=batch_size, spread=spread, progress=progress)
     scored = Scored(
         tiles.keys,
         tiles.classes,
@@ -97,17 +100,26 @@ def predict_tiles(
     *,
     device: str = "auto",
     batch_size: int | None = None,
+    spread: Spread | None = None,
     progress: Progress | None = None,
 ) -> npt.NDArray[np.float32]:
-    """(N, K) probabilities of tiles."""
-    predictor = Predictor(bundle, tiles.sensor, device=choose_device(device), batch_size=batch_size)
-    found = []
-    for start in range(0, len(tiles), BATCH):
-        at = np.arange(start, min(len(tiles), start + BATCH))
-        found.append(predictor(list(tiles.read(at))).probabilities)
+    """(N, K) probabilities of tiles, by this process or Dask workers."""
+    where = choose_device(device)
+    size = batch_size or DEFAULT_BATCH[where.type]
+    batches = ((at, tiles.read(np.arange(at, min(len(tiles), at + BATCH)))) for at in range(0, len(tiles), BATCH))
+    if spread:
+        answers = answered(picture_job(bundle, tiles.sensor, str(where), size, None), batches, spread)
+    else:
+        predictor = Predictor(bundle, tiles.sensor, device=where, batch_size=size)
+        answers = ((at, predictor(list(pictures)).probabilities) for at, pictures in batches)
+    found = np.empty((len(tiles), len(bundle.meta.scheme)), np.float32)
+    done = 0
+    for at, probabilities in answers:
+        found[at : at + len(probabilities)] = probabilities
+        done += len(probabilities)
         if progress:
-            progress("scoring", int(at[-1]) + 1, len(tiles))
-    return np.concatenate(found)
+            progress("scoring", done, len(tiles))
+    return found
 
 
 def pictures_of(tiles: TileSet) -> Callable[[Sequence[str]], list[npt.NDArray[np.uint8] | None]]:

@@ -6,9 +6,8 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,14 @@ from torch import nn
 from .. import backbones
 from ..datasets.pictures import Picture
 from ..datasets.tileset import TileSet
-from ..errors import GeoclassError
 from ..files import cache_folder
-from ..predict import brightness_of
-from ..runtimes.answers import keep_large_buffers, resampled
 from ..sensors import Sensor
-from ..views import VIEWS, views_of
+from .frozen import FrozenNetwork, Halves
 
 Progress = Callable[[str, int, int], None]
 Features = npt.NDArray[np.float32]
+Extractor = Callable[[Iterator[tuple[int, Picture]]], Iterator[tuple[int, Halves]]]
+"""Numbered batches of pictures (n, bands, H, W) → their features (n, VIEWS, F), in any order; see `FrozenNetwork`."""
 
 MOST_CACHED_BYTES = 8 << 30
 RECIPE = b"views 1"
@@ -105,7 +103,6 @@ def _prune(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-@torch.no_grad()
 def extract_features(
     network: nn.Module,
     tiles: TileSet,
@@ -115,37 +112,48 @@ def extract_features(
     device: str = "cpu",
     batch_size: int = 32,
     cache: bool = True,
+    extractor: Extractor | None = None,
     progress: Progress | None = None,
 ) -> Features:
     """(N, VIEWS, F) features of tiles, one for each of `views_of`; the first is the tile as it is.
 
-    They are rounded to float16, cached or not, so that a run from the cache equals the one that filled it.
+    They are rounded to float16, cached or not, so that a run from the cache equals the one that filled it. What is not
+    cached goes through `extractor`, by default a network of this process.
     """
-    keep_large_buffers()
-    place = torch.device(device)
     side = input_px or tiles.size_px
     frozen = backbones.feature_network(network)
     store = FeatureCache(cache_folder() / "features" / _signature(frozen, norm, tiles.sensor, side)) if cache else None
-    ready: nn.Module | None = None
-    at_once = batch_size
-    found: list[npt.NDArray[np.float16]] = []
-    for start, pictures in _batches(tiles, batch_size):
-        digests = [hashlib.blake2b(picture.tobytes(), digest_size=16).digest() for picture in pictures]
-        known = store.fetch(digests) if store else {}
-        unknown = [k for k, digest in enumerate(digests) if digest not in known]
-        if unknown:
-            if ready is None:
-                example = torch.zeros(2, len(tiles.bands), side, side)
-                ready = backbones.place(backbones.fuse(frozen, example), place)
-            run = partial(_features, ready, sensor=tiles.sensor, norm=norm, side=side, device=place)
-            made, at_once = _in_memory(run, pictures[unknown], at_once, batch_size)
-            known.update({digests[k]: made[row] for row, k in enumerate(unknown)})
-            if store:
-                store.keep([digests[k] for k in unknown], made)
-        found.append(np.stack([known[digest] for digest in digests]))
-        if progress:
-            progress("features", min(len(tiles), start + batch_size), len(tiles))
-    return np.concatenate(found).astype(np.float32)
+    digests: dict[int, list[bytes]] = {}
+    found: dict[int, dict[int, Halves]] = {}
+    done = 0
+
+    def took(start: int, features: Mapping[int, Halves]) -> None:
+        nonlocal done
+        found[start].update(features)
+        done += len(features)
+        if progress and features:
+            progress("features", done, len(tiles))
+
+    def unknown() -> Iterator[tuple[int, Picture]]:
+        for start, pictures in _batches(tiles, batch_size):
+            digests[start] = [hashlib.blake2b(picture.tobytes(), digest_size=16).digest() for picture in pictures]
+            known = store.fetch(digests[start]) if store else {}
+            found[start] = {}
+            took(start, {k: known[digest] for k, digest in enumerate(digests[start]) if digest in known})
+            if len(found[start]) < len(pictures):
+                yield start, pictures[_missing(found[start], len(pictures))]
+
+    extract = extractor or _here(frozen, norm, tiles.sensor, side, torch.device(device), batch_size)
+    for start, made in extract(unknown()):
+        at = _missing(found[start], len(digests[start]))
+        if store:
+            store.keep([digests[start][k] for k in at], made)
+        took(start, dict(zip(at, made, strict=True)))
+    return np.stack([found[start][k] for start in sorted(found) for k in sorted(found[start])]).astype(np.float32)
+
+
+def _missing(found: Mapping[int, Halves], count: int) -> list[int]:
+    return [k for k in range(count) if k not in found]
 
 
 def _batches(tiles: TileSet, size: int) -> Iterator[tuple[int, Picture]]:
@@ -153,37 +161,18 @@ def _batches(tiles: TileSet, size: int) -> Iterator[tuple[int, Picture]]:
         yield start, tiles.read(np.arange(start, min(len(tiles), start + size)))
 
 
-def _in_memory(
-    run: Callable[[Picture], npt.NDArray[np.float16]], pictures: Picture, at_once: int, batch_size: int
-) -> tuple[npt.NDArray[np.float16], int]:
-    """Features of pictures, `at_once` together, and how many go together from here on: half a batch once memory ran out.
+def _here(
+    frozen: nn.Module, norm: backbones.Normalisation, sensor: Sensor, side: int, device: torch.device, batch_size: int
+) -> Extractor:
+    """The extractor of this process, which makes the network ready when the first tile needs it."""
 
-    Raises GeoclassError where memory does not suffice for that either.
-    """
-    try:
-        parts = [run(pictures[start : start + at_once]) for start in range(0, len(pictures), at_once)]
-        return np.concatenate(parts), at_once
-    except torch.cuda.OutOfMemoryError as error:
-        if at_once < batch_size or at_once == 1:
-            raise GeoclassError(
-                f"out of GPU memory at a batch of {at_once}; lower --input-size, or use --device cpu"
-            ) from error
-    torch.cuda.empty_cache()
-    log.warning("out of GPU memory: going on with a batch of %d", at_once // 2)
-    return _in_memory(run, pictures, at_once // 2, batch_size)
+    def extract(batches: Iterator[tuple[int, Picture]]) -> Iterator[tuple[int, Halves]]:
+        ready = None
+        for start, pictures in batches:
+            ready = ready or FrozenNetwork(frozen, norm, sensor, side=side, device=device, batch_size=batch_size)
+            yield start, ready(pictures)
 
-
-def _features(
-    ready: nn.Module, pictures: Picture, *, sensor: Sensor, norm: backbones.Normalisation, side: int, device: torch.device,
-) -> npt.NDArray[np.float16]:  # fmt: skip
-    mean = torch.tensor(norm.mean, device=device).view(1, -1, 1, 1)
-    std = torch.tensor(norm.std, device=device).view(1, -1, 1, 1)
-    made = []
-    for view in views_of(brightness_of(pictures, sensor, device)):
-        x = (resampled(view.float(), side) - mean) / std
-        made.append(ready(x.contiguous(memory_format=torch.channels_last)))
-    assert len(made) == VIEWS
-    return np.asarray(torch.stack(made, dim=1).float().cpu().numpy(), np.float16)
+    return extract
 
 
 def _signature(frozen: nn.Module, norm: backbones.Normalisation, sensor: Sensor, side: int) -> str:
