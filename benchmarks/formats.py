@@ -86,9 +86,7 @@ def _real(path: Path, side_tiles: int, seed: int) -> None:
     with rasterio.open(path, "w", **_profile(side, 3, "uint8")) as dataset:
         for row, numbers in enumerate(drawn):
             tiles = [np.asarray(Image.open(found[n]).convert("RGB")) for n in numbers]
-            dataset.write(
-                np.concatenate(tiles, axis=1).transpose(2, 0, 1), window=Window(0, row * SIDE, side, SIDE)
-            )
+            dataset.write(np.concatenate(tiles, axis=1).transpose(2, 0, 1), window=Window(0, row * SIDE, side, SIDE))
 
 
 def _drawn(path: Path, side_tiles: int, seed: int, folder: Path) -> None:

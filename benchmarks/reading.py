@@ -20,7 +20,6 @@ import math
 import os
 import queue
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,9 +94,7 @@ def tile_windows(plan: Plan) -> list[tuple[Path, Window]]:
         left, top = dataset.transform.c, dataset.transform.f
         whole = Window(0, 0, dataset.width, dataset.height)
     places = zip(plan.columns.tolist(), plan.rows.tolist(), strict=True)
-    return [
-        (path, Window(c * SIDE - left, top - (r + 1) * SIDE, SIDE, SIDE).intersection(whole)) for c, r in places
-    ]
+    return [(path, Window(c * SIDE - left, top - (r + 1) * SIDE, SIDE, SIDE).intersection(whole)) for c, r in places]
 
 
 def read_all(work: list[tuple[Path, Window]]) -> None:
@@ -159,7 +156,7 @@ def plan_of(path: Path, bands: int) -> Plan:
 
 def timed(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, tuple[float, float]]:
     """For each way the least (processor, wall) seconds."""
-    found = {name: (np.inf, np.inf) for name in ways}
+    found = dict.fromkeys(ways, (np.inf, np.inf))
     for _ in range(rounds):
         for name, way in ways.items():
             cpu, wall = process_time(), perf_counter()
@@ -184,9 +181,7 @@ def measure(folder: Path, name: str, side_tiles: int, rounds: int) -> None:
     scene = plan.mosaic.scenes[0]
     tiles = scene.width * scene.height / SIDE**2
     figures = "".join(f"{1000 * found[way][0] / tiles:>8.3f}" for way in ways)
-    ratios = "".join(
-        f"{found['decode'][kind] / found[way][kind]:>8.2f}" for kind in (0, 1) for way in list(ways)[1:]
-    )
+    ratios = "".join(f"{found['decode'][kind] / found[way][kind]:>8.2f}" for kind in (0, 1) for way in list(ways)[1:])
     print(f"{name:<28}{tiles:>6.0f}{figures}  {ratios}", flush=True)
 
 

@@ -18,6 +18,7 @@ Block = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Shared:
+    place: Block
     block: LatticeWindow
     claim: Claim
 
@@ -35,10 +36,11 @@ class FileBlocks:
         desk: Desk | None,
     ) -> None:
         self.dataset, self.name, self.desk = dataset, name, desk
-        self.indexes = list(indexes)
+        self.indexes, self._bands = list(indexes), tuple(indexes)
         self.window = LatticeWindow(column, line, dataset.width, dataset.height)
+        self._high, self._wide = dataset.block_shapes[self.indexes[0] - 1]
         # Without compression a block costs no more to read again than to keep; a VRT's blocks are none.
-        if dataset.compression is None and dataset.driver == "GTiff" or dataset.driver == "VRT":
+        if (dataset.compression is None and dataset.driver == "GTiff") or dataset.driver == "VRT":
             self.desk = None
 
     def read(self, window: LatticeWindow, out: Pixels) -> None:
@@ -54,7 +56,7 @@ class FileBlocks:
             for item in shared:
                 if item.claim.mine and not item.claim.pixels.done() and self.desk is not None:
                     self.desk.shared.fail(item.claim)
-        for part in self._rest(window, [item.block for item in shared]):
+        for part in self._rest(window, {item.place for item in shared}):
             self._read(part, window, out)
         for item in shared:
             if not item.claim.mine:
@@ -73,14 +75,16 @@ class FileBlocks:
 
     def _cover(self, window: LatticeWindow) -> tuple[range, range]:
         """Rows and columns of the blocks that `window` touches."""
-        high, wide = self.dataset.block_shapes[self.indexes[0] - 1]
         rows, columns = window.slices_in(self.window)
-        return range(rows.start // high, -(-rows.stop // high)), range(columns.start // wide, -(-columns.stop // wide))
+        return (
+            range(rows.start // self._high, -(-rows.stop // self._high)),
+            range(columns.start // self._wide, -(-columns.stop // self._wide)),
+        )
 
     def _block(self, row: int, column: int) -> LatticeWindow:
-        high, wide = self.dataset.block_shapes[self.indexes[0] - 1]
-        own = self.window
-        return LatticeWindow(own.column + column * wide, own.line + row * high, wide, high).intersection(own)
+        left, top = column * self._wide, row * self._high
+        width, height = min(self._wide, self.window.width - left), min(self._high, self.window.height - top)
+        return LatticeWindow(self.window.column + left, self.window.line + top, width, height)
 
     def _claimed(self, window: LatticeWindow) -> Iterator[_Shared]:
         """The blocks across the window's borders that other windows need too."""
@@ -88,61 +92,48 @@ class FileBlocks:
             return
         rows, columns = self._cover(window)
         first, last = self._block(rows[0], columns[0]), self._block(rows[-1], columns[-1])
-        whole = LatticeWindow(
-            first.column,
-            first.line,
-            last.column + last.width - first.column,
-            last.line + last.height - first.line,
-        )
-        if whole == window:
+        right, bottom = window.column + window.width, window.line + window.height
+        across_rows = {rows[0]} if first.line < window.line else set()
+        across_rows |= {rows[-1]} if last.line + last.height > bottom else set()
+        across_columns = {columns[0]} if first.column < window.column else set()
+        across_columns |= {columns[-1]} if last.column + last.width > right else set()
+        if not across_rows and not across_columns:
             return
-        near = self.desk.near(whole)
-        for row, column in product(rows, columns):
-            if rows[0] < row < rows[-1] and columns[0] < column < columns[-1]:
-                continue
-            block = self._block(row, column)
-            if block.intersection(window) == block:
-                continue
-            waiting = {number for number, corners in near if _touches(block, corners)}
-            claim = self.desk.shared.claim((self.name, tuple(self.indexes), row, column), waiting)
-            if claim is not None:
-                yield _Shared(block, claim)
+        near = self.desk.near(
+            LatticeWindow(
+                first.column,
+                first.line,
+                last.column + last.width - first.column,
+                last.line + last.height - first.line,
+            )
+        )
+        for row in rows:
+            for column in columns if row in across_rows else sorted(across_columns):
+                block = self._block(row, column)
+                waiting = {number for number, corners in near if _touches(block, corners)}
+                claim = self.desk.shared.claim((self.name, self._bands, row, column), waiting)
+                if claim is not None:
+                    yield _Shared((row, column), block, claim)
 
-    def _rest(self, window: LatticeWindow, taken: Sequence[LatticeWindow]) -> list[LatticeWindow]:
+    def _rest(self, window: LatticeWindow, gone: set[Block]) -> list[LatticeWindow]:
         """What is left of `window` without these blocks, in few rectangles that lie along the file's blocks."""
-        if not taken:
+        if not gone:
             return [window]
         rows, columns = self._cover(window)
-        gone = {(block.line, block.column) for block in taken}
-        runs: dict[tuple[int, int], LatticeWindow] = {}
         found: list[LatticeWindow] = []
-        for row in rows:
-            now: dict[tuple[int, int], LatticeWindow] = {}
-            for run in self._runs(row, columns, gone, window):
-                above = runs.get((run.column, run.width))
-                if above is not None:
-                    run = LatticeWindow(run.column, above.line, run.width, above.height + run.height)
-                now[run.column, run.width] = run
-            found += [run for key, run in runs.items() if key not in now]
-            runs = now
-        return found + list(runs.values())
+        open_: dict[tuple[int, int], int] = {}  # (first column, column after the last) → first row
+        for row in range(rows.start, rows.stop + 1):
+            runs = _runs([c for c in columns if (row, c) not in gone]) if row in rows else []
+            found += [self._blocks(range(open_.pop(run), row), run, window) for run in list(open_) if run not in runs]
+            for run in runs:
+                open_.setdefault(run, row)
+        return found
 
-    def _runs(
-        self, row: int, columns: range, gone: set[tuple[int, int]], window: LatticeWindow
-    ) -> Iterator[LatticeWindow]:
-        """Neighbouring blocks of one row that are not gone, as far as they lie in `window`."""
-        run: LatticeWindow | None = None
-        for column in columns:
-            block = self._block(row, column)
-            if (block.line, block.column) in gone:
-                if run is not None:
-                    yield run
-                run = None
-                continue
-            part = block.intersection(window)
-            run = part if run is None else LatticeWindow(run.column, run.line, run.width + part.width, run.height)
-        if run is not None:
-            yield run
+    def _blocks(self, rows: range, run: tuple[int, int], window: LatticeWindow) -> LatticeWindow:
+        """The part of `window` in a rectangle of blocks."""
+        left, top = run[0] * self._wide, rows.start * self._high
+        width, height = run[1] * self._wide - left, rows.stop * self._high - top
+        return LatticeWindow(self.window.column + left, self.window.line + top, width, height).intersection(window)
 
     def _read(self, part: LatticeWindow, window: LatticeWindow, out: Pixels) -> None:
         rows, columns = part.slices_in(self.window)
@@ -169,6 +160,13 @@ class FileBlocks:
             self._read(item.block.intersection(window), window, out)
         else:
             _copy(pixels, item.block, window, out)
+
+
+def _runs(columns: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbouring columns together, as (first, after the last)."""
+    starts = [c for k, c in enumerate(columns) if k == 0 or columns[k - 1] != c - 1]
+    ends = [c + 1 for k, c in enumerate(columns) if k + 1 == len(columns) or columns[k + 1] != c + 1]
+    return list(zip(starts, ends, strict=True))
 
 
 def _copy(pixels: Pixels, block: LatticeWindow, window: LatticeWindow, out: Pixels) -> None:

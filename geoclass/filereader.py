@@ -69,9 +69,9 @@ class FileReader:
             self._blocks = self._own_blocks(stack, desk)
 
     def read(self, window: LatticeWindow, out: Pixels) -> Mask | None:
-        """Fill `out` (layers, height, width), which holds zeros, with `window`, which lies within `self.window`.
+        """Fill `out` (layers, height, width) with `window`, which lies within `self.window`.
 
-        Returns which pixels have data, None where all have. Where none has, pixels may be left unread. Raises SceneError,
+        Returns which pixels have data, None where all have; those without may be left unread. Raises SceneError,
         naming file and window, where the file cannot be read.
         """
         try:
@@ -204,13 +204,12 @@ class _PlacedBlocks:
 
     def read(self, window: LatticeWindow, out: Pixels) -> None:
         """As `FileBlocks.read`."""
-        if self._fill:
-            out[:] = self._fill
+        parts = [(item, place, window.intersection(place)) for item, place in self._placed]
+        parts = [found for found in parts if not found[2].empty]
+        if len(parts) != 1 or parts[0][2] != window:
+            out[...] = self._fill
         laid: list[LatticeWindow] = []
-        for item, place in self._placed:
-            part = window.intersection(place)
-            if part.empty:
-                continue
+        for item, place, part in parts:
             rows, columns = part.slices_in(window)
             view = out[:, rows, columns]
             beneath = any(not part.intersection(other).empty for other in laid)

@@ -46,7 +46,7 @@ Stamp = tuple[int, int]
 def stamp(name: str | Path) -> Stamp | None:
     """What tells a local file from a changed one at no cost; None where there is no such file."""
     try:
-        found = os.stat(name)
+        found = Path(name).stat()
     except (OSError, ValueError):
         return None
     return found.st_size, found.st_mtime_ns

@@ -201,7 +201,8 @@ class MosaicReader:
 
     def _read(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
         # One layer more than bands where a scene has an alpha band, which is decoded together with the others.
-        canvas = np.zeros((self._layers, window.height, window.width), self._dtype)
+        # Not zeroed as a whole: filling fresh memory costs as much as reading a file without compression.
+        canvas = np.empty((self._layers, window.height, window.width), self._dtype)
         pixels = canvas[: len(self.bands)]
         valid: Mask | None = None
         for reader in self._readers:
@@ -216,7 +217,10 @@ class MosaicReader:
                 _begin(pixels, valid, mask, shared.slices_in(window))
             else:
                 self._fill_in(reader, pixels, valid, shared, window)
-        return pixels, np.zeros((window.height, window.width), bool) if valid is None else valid
+        if valid is None:
+            pixels[...] = 0
+            valid = np.zeros((window.height, window.width), bool)
+        return pixels, valid
 
     def _fill_in(
         self, reader: SceneReader, pixels: Pixels, valid: Mask, shared: LatticeWindow, window: LatticeWindow
@@ -254,10 +258,21 @@ def _part(canvas: Pixels, part: LatticeWindow, window: LatticeWindow) -> Pixels:
 
 
 def _begin(pixels: Pixels, valid: Mask, mask: Mask | None, place: tuple[slice, slice]) -> None:
-    """What the first scene left in `pixels`: 0 where it has no data."""
+    """Make 0 what lies around the first scene, which filled `place`, and where it has no data."""
     rows, columns = place
+    for side in (
+        np.s_[:, : rows.start],
+        np.s_[:, rows.stop :],
+        np.s_[:, rows, : columns.start],
+        np.s_[:, rows, columns.stop :],
+    ):
+        pixels[side] = 0
     if mask is None:
         valid[rows, columns] = True
         return
     valid[rows, columns] = mask
-    np.copyto(pixels[:, rows, columns], 0, where=~mask)
+    inside = pixels[:, rows, columns]
+    if mask.any():
+        np.copyto(inside, 0, where=~mask)
+    else:
+        inside[...] = 0

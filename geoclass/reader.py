@@ -12,7 +12,7 @@ import numpy as np
 
 from .errors import SceneError
 from .filereader import FileReader
-from .files import Stamp, stamp
+from .files import stamp
 from .lattice import Lattice, LatticeWindow, Mask, Pixels
 from .scene import Scene
 from .sharing import Desk
@@ -60,12 +60,12 @@ class SceneReader:
 
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
         """(pixels, valid) of `window`, see `read_into`: (bands, height, width), (height, width)."""
-        pixels = np.zeros((self.layers, window.height, window.width), self.scene.dtype)
+        pixels = np.empty((self.layers, window.height, window.width), self.scene.dtype)
         valid = self.read_into(window, pixels)
         return pixels[: len(self.bands)], valid
 
     def read_into(self, window: LatticeWindow, out: Pixels) -> Mask | None:
-        """Fill `out` (`layers`, height, width), which holds zeros, with `window`, which must lie inside `self.window`.
+        """Fill `out` (`layers`, height, width) with `window`, which must lie inside `self.window`.
 
         Pixels keep the stored type, with the scene's value offset added; what is not finite counts as no data. Returns
         which pixels have data, None where all have; those without may hold anything. Raises SceneError, naming file and
@@ -77,7 +77,7 @@ class SceneReader:
             self.require_unchanged()
         pixels = out[: len(self.bands)]
         if pixels.dtype.kind == "f":
-            finite = np.isfinite(pixels).all(axis=0)
+            finite: Mask = np.asarray(np.isfinite(pixels).all(axis=0))
             if not finite.all():
                 valid = finite if valid is None else valid & finite
                 np.copyto(pixels, 0, where=~finite)
@@ -92,12 +92,14 @@ class SceneReader:
             if item.layers == 1:
                 found = item.read(window, out[places[0] : places[0] + 1])
             else:
-                part = np.zeros((item.layers, *out.shape[1:]), out.dtype)
+                part = np.empty((item.layers, *out.shape[1:]), out.dtype)
                 found = item.read(window, part)
                 out[places] = part[: len(places)]
             masks.append(found)
-        some = [mask for mask in masks if mask is not None]
-        return np.logical_or.reduce(some) if len(some) == len(masks) else None
+        if any(mask is None for mask in masks):
+            return None
+        valid: Mask = np.logical_or.reduce([mask for mask in masks if mask is not None])
+        return valid
 
     def require_unchanged(self) -> None:
         """Raise SceneError where a local file is not what it was when the scene was opened: two maps would mix."""
