@@ -103,7 +103,7 @@ def _drawn(path: Path, side_tiles: int, seed: int, folder: Path) -> None:
 def _profile(side: int, bands: int, dtype: str) -> dict[str, Any]:
     return {
         "driver": "GTiff", "width": side, "height": side, "count": bands, "dtype": dtype, "crs": "EPSG:26919",
-        "transform": from_origin(LEFT, TOP, 1, 1), "interleave": "pixel", "photometric": "rgb", "bigtiff": "if_safer",
+        "transform": from_origin(LEFT, TOP, 1, 1), "interleave": "pixel", "photometric": "rgb" if bands == 3 else "minisblack", "bigtiff": "if_safer",
     }  # fmt: skip
 
 

@@ -153,13 +153,13 @@ class FileReader:
         """
         unit_m = float(lattice.crs.axis_info[0].unit_conversion_factor)
         shrink = lattice.res * unit_m / self.scene.gsd_in(lattice.crs)
-        source, level = self._dataset, _overview(self._dataset, indexes, shrink)
+        source, level = self._dataset, self._overview(indexes, shrink)
         if level is not None:
             shrink /= self._dataset.overviews(indexes[0])[level]
             source = stack.enter_context(closing(open_dataset(self.path, overview_level=level)))
         if self.scene.fake_alpha:
             # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self.path, level))))
+            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self.path))))
         left, bottom, right, top = self.scene.outline_in(lattice.crs).bounds
         column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
         width = max(1, math.ceil(right / lattice.res) - column)
@@ -186,6 +186,21 @@ class FileReader:
         )
         stack.callback(self._vrt.close)
         return LatticeWindow(column, line, width, height)
+
+    def _overview(self, indexes: Sequence[int], shrink: float) -> int | None:
+        """The coarsest overview that is at least as fine as the lattice, whose pixel is `shrink` of the file's wide.
+
+        None where there is none that shows the same ground: JPEG 2000 keeps every second pixel's place, not that of both,
+        and overviews of bands beside one tagged alpha are averages weighted by it.
+        """
+        dataset = self._dataset
+        if shrink < OVERVIEWS_FROM * 0.999 or self.scene.fake_alpha or dataset.driver.startswith("JP2"):
+            return None
+        factors = dataset.overviews(indexes[0])
+        if any(dataset.overviews(index) != factors for index in indexes):
+            return None
+        fit = [level for level, factor in enumerate(factors) if 1 < factor <= shrink * 1.001]
+        return max(fit, key=lambda level: factors[level], default=None)
 
 
 class _PlacedBlocks:
@@ -262,32 +277,17 @@ def _differs(pixels: Pixels, nodata: float | None) -> Mask | None:
     return None if valid.all() else valid
 
 
-def _overview(dataset: rasterio.DatasetReader, indexes: Sequence[int], shrink: float) -> int | None:
-    """The coarsest overview that is at least as fine as the lattice, whose pixel is `shrink` of the dataset's wide."""
-    factors = dataset.overviews(indexes[0])
-    if shrink < OVERVIEWS_FROM * 0.999 or any(dataset.overviews(index) != factors for index in indexes):
-        return None
-    fit = [level for level, factor in enumerate(factors) if 1 < factor <= shrink * 1.001]
-    if dataset.driver.startswith("JP2"):
-        # A wavelet halves from the upper left corner, and GDAL places what it gives as if it halved the whole.
-        drift = MAX_SHIFT_PX * shrink
-        sides = dataset.width, dataset.height
-        fit = [level for level in fit if all(-side % factors[level] <= drift for side in sides)]
-    return max(fit, key=lambda level: factors[level], default=None)
-
-
-def _untagged_vrt(dataset: rasterio.DatasetReader, path: str, level: int | None) -> str:
-    """A GDAL VRT of the same bands, or of one of their overviews, without colour tags."""
+def _untagged_vrt(dataset: rasterio.DatasetReader, path: str) -> str:
+    """A GDAL VRT of the same bands without colour tags."""
     crs = escape(dataset.crs.to_wkt())
     gt = ", ".join(repr(float(v)) for v in dataset.transform.to_gdal())
     name = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}.get(
         dataset.dtypes[0], "Float64"
     )
     source = escape(str(path if "://" in path or path.startswith("/vsi") else Path(path).resolve()))
-    options = "" if level is None else f'<OpenOptions><OOI key="OVERVIEW_LEVEL">{level}</OOI></OpenOptions>'
     bands = "".join(
         f'<VRTRasterBand dataType="{name}" band="{i}"><SimpleSource><SourceFilename relativeToVRT="0">{source}'
-        f"</SourceFilename>{options}<SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
+        f"</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
         for i in dataset.indexes
     )
     return (

@@ -130,7 +130,7 @@ def _shift(pixels: Pixels, offset: float) -> None:
         return
     limits, whole = np.iinfo(pixels.dtype), int(offset)
     if abs(whole) > limits.max:
-        pixels[...] = limits.min if whole < 0 else limits.max
+        pixels[...] = np.clip(pixels.astype(np.int64) + whole, limits.min, limits.max)
     elif whole < 0:
         np.maximum(pixels, limits.min - whole, out=pixels)
         pixels -= pixels.dtype.type(-whole)
