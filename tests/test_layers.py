@@ -13,7 +13,8 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "lattice", "sharing", "scene",
+    "fileblocks", "vrt", "filereader", "reader", "inputs", "mosaic", "aoi",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
