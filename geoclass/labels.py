@@ -72,6 +72,19 @@ class Labels:
         info = {key: value for key, value in self.info.items() if key != SMOOTHING_KEY}
         return replace(self, probabilities=self.raw, raw=None, info=info)
 
+    def part(self, at: slice) -> Labels:
+        """Some of these labels, as views of the same arrays."""
+        raw, thumbnails = (None if values is None else values[at] for values in (self.raw, self.thumbnails))
+        return replace(
+            self,
+            columns=self.columns[at],
+            rows=self.rows[at],
+            probabilities=self.probabilities[at],
+            valid_fraction=self.valid_fraction[at],
+            thumbnails=thumbnails,
+            raw=raw,
+        )
+
     @property
     def tile_ids(self) -> list[str]:
         return self.grid.tile_ids(self.columns, self.rows)

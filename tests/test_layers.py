@@ -22,7 +22,7 @@ ORDER = [
     "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.kept",
     "runtimes.openvino_cpu", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling",
-    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
+    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.tiletable", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
     "results", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
