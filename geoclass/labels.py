@@ -74,15 +74,14 @@ class Labels:
 
     def part(self, at: slice) -> Labels:
         """Some of these labels, as views of the same arrays."""
-        raw, thumbnails = (None if values is None else values[at] for values in (self.raw, self.thumbnails))
         return replace(
             self,
             columns=self.columns[at],
             rows=self.rows[at],
             probabilities=self.probabilities[at],
             valid_fraction=self.valid_fraction[at],
-            thumbnails=thumbnails,
-            raw=raw,
+            thumbnails=None if self.thumbnails is None else self.thumbnails[at],
+            raw=None if self.raw is None else self.raw[at],
         )
 
     @property

@@ -36,7 +36,7 @@ ORDER = [
     "outputs.trendreport", "labelling",
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
-    "doctor", "matching", "parts", "cluster.job", "cluster.crew", "cluster.dispatch", "classify", "change", "describe",
+    "doctor", "matching", "parts", "gathering", "cluster.job", "cluster.crew", "cluster.dispatch", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [

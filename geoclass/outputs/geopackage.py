@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pyogrio
 
 from ..errors import OutputError
 from ..grid import TileGrid, crs_text
+from .tiletable import gdal_option
 
 GEOMETRY = "geom"
 GPKG_VERSION = "1.3"
@@ -58,7 +59,8 @@ def write_layer(
 
     Raises what pyogrio raises.
     """
-    with _bounded_index():
+    bound = pyogrio.get_gdal_config_option(INDEX_OPTION)  # the user's, where there is one
+    with gdal_option(INDEX_OPTION, INDEX_BYTES if bound is None else bound):
         pyogrio.write_arrow(
             tiles,
             path,
@@ -73,18 +75,6 @@ def write_layer(
             IDENTIFIER=title,
             DESCRIPTION=description,
         )
-
-
-@contextmanager
-def _bounded_index() -> Iterator[None]:
-    """Keep the memory of GDAL's spatial index within INDEX_BYTES, unless the user has set a bound."""
-    before = pyogrio.get_gdal_config_option(INDEX_OPTION)
-    if before is None:
-        pyogrio.set_gdal_config_options({INDEX_OPTION: INDEX_BYTES})
-    try:
-        yield
-    finally:
-        pyogrio.set_gdal_config_options({INDEX_OPTION: before})
 
 
 def finish(path: Path, layer: str, rows: int, styles: Sequence[Style]) -> None:

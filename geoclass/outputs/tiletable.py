@@ -8,6 +8,7 @@ by Arrow.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from ..grid import IntArray, TileGrid
 
 BATCH_TILES = 16_384
 """Tiles of one batch: enough that the work for a batch does not count, little enough that several fit in any memory."""
+
+HONEST_READER = "OGR_GPKG_STREAM_BASE_IMPL"
+"""GDAL's quick way to read a GeoPackage into Arrow trusts the number of rows that the file announces, and repeats rows
+where it is wrong (GDAL 3.12); with this it reads what is there."""
 
 Values = npt.NDArray[Any]
 Columns = Callable[[slice], Mapping[str, Values | pa.Array]]
@@ -80,6 +85,17 @@ def polygons(ring: npt.NDArray[np.float64]) -> pa.Array:
     return pa.Array.from_buffers(pa.binary(), len(ring), [None, pa.py_buffer(ends), pa.py_buffer(made)])
 
 
+@contextmanager
+def gdal_option(name: str, value: str | int) -> Iterator[None]:
+    """Set an option of the GDAL that pyogrio brings, and put back what it was."""
+    before = pyogrio.get_gdal_config_option(name)
+    pyogrio.set_gdal_config_options({name: value})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({name: before})
+
+
 def read_columns(path: Path, layer: str, wanted: Sequence[str], grid: TileGrid) -> tuple[dict[str, Values], bool]:
     """The numbers in columns `wanted` of a layer of tiles, `column` and `row` before them, and whether each tile's id is
     that of its column and row.
@@ -90,9 +106,15 @@ def read_columns(path: Path, layer: str, wanted: Sequence[str], grid: TileGrid) 
     found: dict[str, list[Values]] = {name: [] for name in names}
     alike = True
     with (
+        gdal_option(HONEST_READER, "YES"),
         np.errstate(over="ignore"),  # a garbled number too large for float32 becomes inf, which callers refuse
         pyogrio.open_arrow(
-            path, layer=layer, columns=["tile_id", *names], read_geometry=False, batch_size=BATCH_TILES, use_pyarrow=True
+            path,
+            layer=layer,
+            columns=["tile_id", *names],
+            read_geometry=False,
+            batch_size=BATCH_TILES,
+            use_pyarrow=True,
         ) as (_, batches),
     ):
         for batch in batches:
@@ -100,6 +122,8 @@ def read_columns(path: Path, layer: str, wanted: Sequence[str], grid: TileGrid) 
                 found[name].append(batch[name].to_numpy(zero_copy_only=False).copy())
             at = [batch[name] for name in ("column", "row")]
             alike = alike and all(pa.types.is_integer(item.type) and not item.null_count for item in at)
-            alike = alike and bool(batch["tile_id"].equals(tile_ids(grid, *(found[name][-1] for name in ("column", "row")))))
+            alike = alike and bool(
+                batch["tile_id"].equals(tile_ids(grid, *(found[name][-1] for name in ("column", "row"))))
+            )
     empty = [np.empty(0, np.int64)]
     return {name: np.concatenate(found.pop(name) or empty) for name in names}, alike

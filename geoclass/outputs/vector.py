@@ -71,7 +71,9 @@ def write_gpkg(labels: Labels, path: Path) -> None:
         finish(path, style.LAYER, len(labels), [_style(labels.scheme)])
 
 
-def _tiles(labels: Labels, geometry: str, wanted: Container[str] | None = None, place: Place | None = None) -> pa.RecordBatchReader:
+def _tiles(
+    labels: Labels, geometry: str, wanted: Container[str] | None = None, place: Place | None = None
+) -> pa.RecordBatchReader:
     """The tiles as a stream: the columns of `Labels.to_gdf`, or those `wanted`, and squares in a column `geometry`, their
     corners moved by `place` where it is given."""
 
@@ -133,7 +135,11 @@ def _write_parquet(labels: Labels, path: Path) -> None:
             ring = corners(some.grid, some.columns, some.rows)
             low, high = ring.min(axis=1), ring.max(axis=1)
             box = {"xmin": low[:, 0], "ymin": low[:, 1], "xmax": high[:, 0], "ymax": high[:, 1]}
-            columns = {**_columns(some), "geometry": polygons(ring), "bbox": pa.StructArray.from_arrays(box.values(), box)}
+            columns = {
+                **_columns(some),
+                "geometry": polygons(ring),
+                "bbox": pa.StructArray.from_arrays(box.values(), box),
+            }
             writer.write_table(pa.table(columns).cast(writer.schema))
 
 
@@ -223,7 +229,7 @@ def _rows(labels: Labels) -> pd.DataFrame:
     frame = labels.to_gdf()
     bounds = frame.geometry.bounds
     longitudes, latitudes = _centres(labels)
-    return frame.drop(columns="geometry").assign(
+    table: pd.DataFrame = frame.drop(columns="geometry").assign(
         # Seven decimals of a degree are about a centimetre.
         longitude=longitudes.round(7),
         latitude=latitudes.round(7),
@@ -232,6 +238,7 @@ def _rows(labels: Labels) -> pd.DataFrame:
         right=bounds["maxx"],
         top=bounds["maxy"],
     )
+    return table
 
 
 def _centres(labels: Labels) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
