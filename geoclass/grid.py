@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -33,6 +33,10 @@ Bounds = tuple[float, float, float, float]
 
 AoiRule = Literal["touches", "center", "within"]
 IntArray = npt.NDArray[np.int64]
+
+BATCH_TILES = 16_384
+"""Tiles handled together where each costs an object or a copy: few enough that several batches fit in any memory, enough
+that what a batch costs by itself does not count."""
 
 
 @dataclass(frozen=True)
@@ -177,10 +181,14 @@ class TileGrid:
         if rule == "center":
             side = self.side
             return np.asarray(shapely.intersects_xy(area, (columns + 0.5) * side, (rows + 0.5) * side))
-        squares = self.polygons(columns, rows)
-        if rule == "within":
-            return np.asarray(shapely.covers(area, squares))
-        return np.asarray(shapely.intersects(area, squares) & ~shapely.touches(area, squares))
+        keep = np.empty(len(columns), bool)
+        for part in slices(len(columns)):
+            squares = self.polygons(columns[part], rows[part])
+            if rule == "within":
+                keep[part] = shapely.covers(area, squares)
+            else:
+                keep[part] = shapely.intersects(area, squares) & ~shapely.touches(area, squares)
+        return keep
 
     def to_dict(self) -> dict[str, object]:
         """Plain values from which `from_dict` makes the same grid."""
@@ -242,6 +250,12 @@ def cells(tiles: TileRange) -> tuple[IntArray, IntArray]:
     columns = np.arange(tiles.left, tiles.right, dtype=np.int64)
     rows = np.arange(tiles.top - 1, tiles.bottom - 1, -1, dtype=np.int64)
     return np.tile(columns, len(rows)), np.repeat(rows, len(columns))
+
+
+def slices(count: int, size: int = BATCH_TILES) -> Iterator[slice]:
+    """The places from 0 to `count` in pieces of at most `size`."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
 
 
 def bounding_range(columns: Sequence[int] | IntArray, rows: Sequence[int] | IntArray) -> TileRange:

@@ -18,7 +18,7 @@ from ..changes.places import tile_shares
 from ..changes.posterior import ARROW, KINDS, Change
 from ..changes.series import Series
 from ..errors import OutputError
-from ..grid import TileRange
+from ..grid import TileRange, slices
 from .changestyle import CATEGORIES, categories
 from .colours import reader_colours
 from .lattice import Lattice
@@ -36,7 +36,6 @@ from .offline import (
     write_page,
 )  # fmt: skip
 from .style import plain, require_tiles
-from .tiletable import slices
 
 KIND_WORDS = {
     "stable": "the same class, whichever date is asked",

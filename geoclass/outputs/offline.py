@@ -25,9 +25,8 @@ from PIL import Image
 
 from ..errors import OutputError
 from ..files import replacing
-from ..grid import IntArray, TileGrid, TileRange
+from ..grid import IntArray, TileGrid, TileRange, slices
 from .lattice import Lattice
-from .tiletable import slices
 
 MAX_CELLS = 4096 * 4096
 """The largest canvas that every browser grants, phones included. Pictures keep to it as well."""

@@ -18,10 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyogrio
 
-from ..grid import IntArray, TileGrid
-
-BATCH_TILES = 16_384
-"""Tiles of one batch: enough that the work for a batch does not count, little enough that several fit in any memory."""
+from ..grid import BATCH_TILES, IntArray, TileGrid, slices
 
 HONEST_READER = "OGR_GPKG_STREAM_BASE_IMPL"
 """GDAL's quick way to read a GeoPackage into Arrow trusts the number of rows that the file announces, and repeats rows
@@ -34,12 +31,6 @@ Columns = Callable[[slice], Mapping[str, Values | pa.Array]]
 # A polygon of one ring of five points, as OGC 06-103r4 (simple feature access) lays it out.
 _SQUARE = np.dtype([("order", "u1"), ("kind", "<u4"), ("rings", "<u4"), ("points", "<u4"), ("xy", "<f8", (5, 2))])
 _LITTLE_ENDIAN, _POLYGON = 1, 3
-
-
-def slices(count: int, size: int = BATCH_TILES) -> Iterator[slice]:
-    """The numbers from 0 to `count`, cut into pieces of at most `size`."""
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
 
 
 def stream(count: int, columns: Columns) -> pa.RecordBatchReader:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ..grid import slices
 from ..labels import Labels
 from .colours import reader_colours
 from .lattice import Lattice
@@ -29,7 +30,6 @@ from .offline import (
 )
 from .offline import require_drawable as require_drawable
 from .style import plain, require_tiles
-from .tiletable import slices
 
 PACKED_FROM = 200_000
 """From this many tiles on a page holds them deflated and draws a coarse picture first."""
