@@ -136,6 +136,11 @@ class TileGrid:
             raise GridError(f"tile id {tile_id!r} is not of the grid {self.prefix}; compare results of one grid only")
         return int(found[1]), int(found[2])
 
+    def parse_ids(self, tile_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """Columns and rows of ids of this grid. Raises GridError for one of another."""
+        found = np.array([self.parse_id(tile_id) for tile_id in tile_ids], np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
     def bounds(self, column: int, row: int) -> Bounds:
         """Bounds of one tile, in CRS units."""
         return column * self.side, row * self.side, (column + 1) * self.side, (row + 1) * self.side
@@ -256,6 +261,17 @@ def slices(count: int, size: int = BATCH_TILES) -> Iterator[slice]:
     """The places from 0 to `count` in pieces of at most `size`."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
+
+
+def positions(
+    columns: IntArray, rows: IntArray, wanted_columns: IntArray, wanted_rows: IntArray
+) -> npt.NDArray[np.intp]:
+    """Where each wanted tile stands among tiles sorted from the north-west, line by line; -1 where it is none of them."""
+    tiles = bounding_range(np.concatenate([columns, wanted_columns]), np.concatenate([rows, wanted_rows]))
+    keys = (tiles.top - rows) * tiles.columns + columns - tiles.left
+    wanted = (tiles.top - wanted_rows) * tiles.columns + wanted_columns - tiles.left
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, at, -1)
 
 
 def bounding_range(columns: Sequence[int] | IntArray, rows: Sequence[int] | IntArray) -> TileRange:

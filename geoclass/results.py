@@ -19,7 +19,7 @@ from .outputs.style import GRID_KEY, INFO_KEY, LAYER, SCHEME_KEY
 from .outputs.tiletable import read_columns
 from .schemes import ClassScheme
 
-Fields = Mapping[str, npt.NDArray[Any]]
+Fields = dict[str, npt.NDArray[Any]]
 
 MOST_TILES_AWAY = 100_000_000
 """Columns and rows from the origin of a CRS that tiles of a metre would still need."""
@@ -116,9 +116,10 @@ def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, inf
 def _probabilities(
     path: Path, fields: Fields, start: str, scheme: ClassScheme, order: npt.NDArray[np.intp]
 ) -> FloatArray:
+    """(N, K) out of their columns, which are let go one by one."""
     table = np.empty((len(order), len(scheme)), np.float32)
     for k, name in enumerate(scheme.names):
-        table[:, k] = fields[f"{start}{name}"][order]
+        table[:, k] = fields.pop(f"{start}{name}")[order]
     if len(order) and (table.min() < 0 or np.abs(table.sum(axis=1) - 1).max() > SUM_SLACK):
         raise _damaged(path, "a tile's probabilities do not sum to 1")
     return table

@@ -23,7 +23,7 @@ from ..schemes import ClassScheme
 from .posterior import Change, Prior
 from .series import Series, Source, Uncovered
 
-Fields = Mapping[str, npt.NDArray[Any]]
+Values = npt.NDArray[Any]
 
 SUM_SLACK = 1e-2
 """How far a tile's probabilities may be from a sum of 1: those of a half-precision run are rounded."""
@@ -149,7 +149,7 @@ def _prior(path: Path, about: _About, classes: int) -> Prior:
 
 def _read(
     path: Path, layer: str, wanted: list[str], grid: TileGrid, described: Mapping[str, Any], tiles: int
-) -> tuple[Fields, npt.NDArray[np.intp]]:
+) -> tuple[dict[str, Values], npt.NDArray[np.intp]]:
     """The numbers of a layer, and the order from the north-west, line by line; a table edited in a GIS may have another."""
     absent = [name for name in ("tile_id", "column", "row", *wanted) if name not in set(described["fields"])]
     if absent:
@@ -172,19 +172,19 @@ def _read(
     return fields, order
 
 
-def _require_numbers(path: Path, fields: Fields, names: list[str]) -> None:
+def _require_numbers(path: Path, fields: dict[str, Values], names: list[str]) -> None:
     for name in names:
         values = fields[name]
         if not (np.issubdtype(values.dtype, np.number) and values.min() >= 0 and values.max() <= 1 + SUM_SLACK):
             raise _damaged(path, f"column {name!r} holds something else than numbers from 0 to 1")
 
 
-def _stacked(path: Path, fields: Fields, names: list[list[str]], order: npt.NDArray[np.intp]) -> FloatArray:
-    """(N, T, K) probabilities out of their columns."""
+def _stacked(path: Path, fields: dict[str, Values], names: list[list[str]], order: npt.NDArray[np.intp]) -> FloatArray:
+    """(N, T, K) probabilities out of their columns, which are let go one by one."""
     table = np.empty((len(order), len(names), len(names[0])), np.float32)
     for t, row in enumerate(names):
         for k, name in enumerate(row):
-            table[:, t, k] = fields[name][order]
+            table[:, t, k] = fields.pop(name)[order]
     if np.abs(table.sum(axis=2) - 1).max() > SUM_SLACK:
         raise _damaged(path, "a tile's probabilities do not sum to 1")
     return table
