@@ -37,6 +37,7 @@ from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
 from .parts import part_of
 from .plan import Plan, make_plan
+from .runtimes.answers import share_arenas
 from .runtimes.settling import Settled, Workload, device_for, open_runner, settle, settle_journalled, workload_of
 from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
@@ -200,6 +201,7 @@ def classify(
 
 def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
+    share_arenas()
     workload = workload_of(plan, _device(settings), settings.batch_size)
     if not settings.force:
         refuse_unfit(examine(plan, settings.out or Path(), "cpu" if settings.cluster is not None else settings.device))
@@ -259,8 +261,10 @@ def _run_to_files(
             ) from error
         if progress:
             progress("writing", len(plan), len(plan))
+        choice = settled.choice
+        del settled  # the network is not needed for writing, and its buffers may make room for that
         parts = (journal.read(block.number) for block in blocks)
-        result = _assembled(plan, parts, settled.choice, started, settings)
+        result = _assembled(plan, parts, choice, started, settings)
         staged = _write(result, plan, settings, journal.stage())
         files = journal.publish(staged, out)
         journal.discard()
@@ -436,7 +440,8 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
             basemap=settings.basemap,
         )
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, {**result.timings, "finished": finished})
+        timings = {**result.timings, "peak_memory_mb": peak_memory_mb(), "finished": finished}
+        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, timings)
     return sorted(folder.iterdir())
 
 
