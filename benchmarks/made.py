@@ -41,7 +41,9 @@ def make_scene(path: Path, rows: int, columns: int, seed: int = 0) -> Path:
     return path
 
 
-def make_bundle(path: Path, backbone: str = "efficientnet_lite0", input_px: int | None = 112, views: int = 4) -> Path:
+def make_bundle(
+    path: Path, backbone: str = "efficientnet_lite0", input_px: int | None = 112, views: int = 4, size_px: int = SIDE
+) -> Path:
     """A bundle with random weights; speed does not depend on them."""
     scheme = load_scheme("rsscn7")
     network = backbones.build(backbone, classes=len(scheme), weights=None)
@@ -51,7 +53,7 @@ def make_bundle(path: Path, backbone: str = "efficientnet_lite0", input_px: int 
         scheme=scheme,
         sensor=load_sensor("rgb8"),
         bands=("red", "green", "blue"),
-        size_px=SIDE,
+        size_px=size_px,
         gsd_m=1.0,
         mean=norm.mean,
         std=norm.std,

@@ -25,7 +25,7 @@ ORDER = [
     "runtimes.openvino_cpu", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",
     "cluster.pictures",
-    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
+    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.tiletable", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
     "results", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
@@ -39,7 +39,7 @@ ORDER = [
     "outputs.trendreport", "labelling",
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
-    "doctor", "matching", "parts", "cluster.block", "cluster.classifying", "classify", "change", "describe",
+    "doctor", "matching", "parts", "gathering", "cluster.block", "cluster.classifying", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
