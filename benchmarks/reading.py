@@ -6,7 +6,9 @@ Each file shows the same picture of 40 × 40 tiles of 224 px (real pixels where 
 county), its corner on no corner of a tile. In every round each way has its turn with the same number of threads, a handle
 each, in the same process; the quickest round counts, in processor and in wall time. The ways:
 
-    decode     every compressed block decoded once by plain rasterio, into a buffer that is used again and again
+    decode     every compressed block decoded once by plain rasterio, into a buffer that is used again and again: the
+               pixels are thrown away
+    array      the same into one array in memory, as gdal_translate would
     window     one window a tile, as is usual, by plain rasterio from as many threads
     reader     geoclass's blocks, read ahead and cut into tiles with their valid fractions
     null       `classify` down to its result in memory, the picture of the map included, with a model that says the same of
@@ -97,8 +99,8 @@ def tile_windows(plan: Plan) -> list[tuple[Path, Window]]:
     return [(path, Window(c * SIDE - left, top - (r + 1) * SIDE, SIDE, SIDE).intersection(whole)) for c, r in places]
 
 
-def read_all(work: list[tuple[Path, Window]]) -> None:
-    """Read windows from several threads, each with its own handles and a buffer of its own."""
+def read_all(work: list[tuple[Path, Window]], into: dict[Path, np.ndarray] | None = None) -> None:
+    """Read windows from several threads, each with its own handles, into a buffer of its own or arrays of whole files."""
     todo: queue.SimpleQueue[tuple[Path, Window]] = queue.SimpleQueue()
     for item in work:
         todo.put(item)
@@ -114,6 +116,10 @@ def read_all(work: list[tuple[Path, Window]]) -> None:
             if path not in handles:
                 handles[path] = rasterio.open(path)
             dataset = handles[path]
+            if into is not None:
+                rows, columns = window.toslices()
+                dataset.read(window=window, out=into[path][:, rows, columns])
+                continue
             shape = (dataset.count, int(window.height), int(window.width))
             dtype = np.dtype(dataset.dtypes[0])
             if buffer.dtype != dtype or buffer.size < np.prod(shape):
@@ -124,6 +130,14 @@ def read_all(work: list[tuple[Path, Window]]) -> None:
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(run, range(THREADS)))
+
+
+def read_to_arrays(work: list[tuple[Path, Window]]) -> None:
+    arrays = {}
+    for path in {path for path, _ in work}:
+        with rasterio.open(path) as dataset:
+            arrays[path] = np.empty((dataset.count, *dataset.shape), dataset.dtypes[0])
+    read_all(work, arrays)
 
 
 def read_by_geoclass(plan: Plan) -> None:
@@ -172,6 +186,7 @@ def measure(folder: Path, name: str, side_tiles: int, rounds: int) -> None:
     work, windows = chunks(path), tile_windows(plan)
     ways = {
         "decode": lambda: read_all(work),
+        "array": lambda: read_to_arrays(work),
         "window": lambda: read_all(windows),
         "reader": lambda: read_by_geoclass(plan),
         "null": lambda: classify_by_null(plan, shown=False),
@@ -182,7 +197,7 @@ def measure(folder: Path, name: str, side_tiles: int, rounds: int) -> None:
     tiles = scene.width * scene.height / SIDE**2
     figures = "".join(f"{1000 * found[way][0] / tiles:>8.3f}" for way in ways)
     ratios = "".join(f"{found['decode'][kind] / found[way][kind]:>8.2f}" for kind in (0, 1) for way in list(ways)[1:])
-    print(f"{name:<28}{tiles:>6.0f}{figures}  {ratios}", flush=True)
+    print(f"{name:<28}{tiles:>6.0f}{figures} |{ratios}", flush=True)
 
 
 def main() -> None:
@@ -194,8 +209,8 @@ def main() -> None:
     options = parser.parse_args()
     names = [n for n in FORMATS if not options.only or any(text.lower() in n.lower() for text in options.only)]
     print(f"{THREADS} threads; processor ms a tile | speed against decode in processor time | in wall time")
-    ways = ["decode", "window", "reader", "null", "shown"]
-    print(f"{'':<28}{'tiles':>6}" + "".join(f"{w:>8}" for w in ways) + "  " + "".join(f"{w:>8}" for w in ways[1:] * 2))
+    ways = ["decode", "array", "window", "reader", "null", "shown"]
+    print(f"{'':<28}{'tiles':>6}" + "".join(f"{w:>8}" for w in ways) + " |" + "".join(f"{w:>8}" for w in ways[1:] * 2))
     with tempfile.TemporaryDirectory() as own:
         for name in names:
             measure(options.folder or Path(own), name, options.tiles, options.rounds)

@@ -109,28 +109,21 @@ def read_block(reader: MosaicReader, grid: TileGrid, block: TileBlock) -> BlockP
     pixels, valid = reader.read_masked(window_of(grid, block))
     size = grid.size_px
     down, across = tiles.top - 1 - block.rows, block.columns - tiles.left
+    places = [np.s_[r * size : (r + 1) * size, c * size : (c + 1) * size] for r, c in zip(down, across, strict=True)]
+    views = [pixels[:, rows, columns] for rows, columns in places]
     fractions = np.ones(len(block), np.float32)
     if valid is not None:
-        fractions = _shares(valid, size)[down, across]
-    views = [pixels[:, r * size : (r + 1) * size, c * size : (c + 1) * size] for r, c in zip(down, across, strict=True)]
-    for view, fraction, r, c in zip(views, fractions, down, across, strict=True):
-        if valid is not None and 0 < fraction < 1:
-            _fill(view, valid[r * size : (r + 1) * size, c * size : (c + 1) * size])
+        counts = np.array([np.count_nonzero(valid[place]) for place in places])
+        fractions = (counts / (size * size)).astype(np.float32)
+        for view, place, count in zip(views, places, counts, strict=True):
+            if 0 < count < size * size:
+                _fill(view, valid[place])
     return BlockPixels(block, views, fractions, perf_counter() - start, pixels)
 
 
 def window_of(grid: TileGrid, block: TileBlock) -> LatticeWindow:
     """The pixels of a block's tiles, and of those between them."""
     return LatticeWindow(*grid.pixel_window(block.range))
-
-
-def _shares(valid: Mask, size: int) -> npt.NDArray[np.float32]:
-    """The share of true pixels in each square of `size` pixels."""
-    high, wide = valid.shape[0] // size, valid.shape[1] // size
-    # Down first, along whole lines: many times faster than square by square.
-    counts = valid.view(np.uint8).reshape(high, size, wide * size).sum(axis=1, dtype=np.uint32)
-    shares: npt.NDArray[np.float32] = (counts.reshape(high, wide, size).sum(axis=2) / (size * size)).astype(np.float32)
-    return shares
 
 
 def _fill(tile: Pixels, valid: Mask) -> None:

@@ -466,7 +466,7 @@ def test_a_scene_that_changes_is_told(tmp_path, monkeypatch, small_blocks, tiny_
 
 def test_workers_compare_with_the_file_as_they_opened_it(tmp_path):
     """A copy on another machine has another time; only a change after it was opened counts."""
-    from geoclass.cluster.dispatch import _absolute
+    from geoclass.cluster.classifying import _absolute
 
     path = write_coordinates(tmp_path / "a.tif")
     mosaic = _absolute(open_mosaic([path]))
