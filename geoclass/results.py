@@ -16,8 +16,8 @@ from .errors import GeoclassError, OutputError
 from .grid import TileGrid
 from .labels import SMOOTHING_KEY, FloatArray, Labels
 from .outputs.style import GRID_KEY, INFO_KEY, LAYER, SCHEME_KEY
-from .outputs.tiletable import read_columns
 from .schemes import ClassScheme
+from .tiletable import read_columns
 
 Fields = dict[str, npt.NDArray[Any]]
 

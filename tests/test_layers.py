@@ -13,7 +13,7 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "lattice", "sharing", "scene",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "tiletable", "lattice", "sharing", "scene",
     "fileblocks", "vrt", "filereader", "reader", "inputs", "mosaic", "aoi",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
@@ -25,7 +25,7 @@ ORDER = [
     "runtimes.openvino_cpu", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",
     "cluster.pictures",
-    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.tiletable", "outputs.geopackage", "outputs.vector", "outputs.raster",
+    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
     "results", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",

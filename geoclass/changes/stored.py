@@ -18,8 +18,8 @@ from ..grid import TileGrid
 from ..labels import FloatArray
 from ..outputs.changevector import CHANGE_KEY, LAYER, UNCOVERED_LAYER
 from ..outputs.style import GRID_KEY, INFO_KEY, SCHEME_KEY
-from ..outputs.tiletable import read_columns
 from ..schemes import ClassScheme
+from ..tiletable import read_columns
 from .posterior import Change, Prior
 from .series import Series, Source, Uncovered
 

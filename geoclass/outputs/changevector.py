@@ -17,10 +17,10 @@ from ..changes.posterior import ARROW, KINDS, Change
 from ..errors import OutputError
 from ..files import write_errors
 from ..grid import IntArray, TileGrid
+from ..tiletable import Columns, Values, corners, places, polygons, stream, words
 from . import changeqml, style
 from .changestyle import CATEGORIES, categories
 from .geopackage import GEOMETRY, Style, finish, write_layer
-from .tiletable import Columns, Values, corners, places, polygons, stream, words
 
 LAYER, UNCOVERED_LAYER = "change", "uncovered"
 CHANGE_KEY = "GEOCLASS_CHANGE"

@@ -13,7 +13,7 @@ import pyogrio
 
 from ..errors import OutputError
 from ..grid import TileGrid, crs_text
-from .tiletable import gdal_option
+from ..tiletable import gdal_option
 
 GEOMETRY = "geom"
 GPKG_VERSION = "1.3"

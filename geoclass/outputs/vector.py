@@ -22,9 +22,9 @@ from ..files import write_errors
 from ..grid import crs_text, slices
 from ..labels import Labels
 from ..schemes import ClassScheme
+from ..tiletable import Values, corners, places, polygons, stream, words
 from . import style
 from .geopackage import GEOMETRY, Style, cut_short, finish, write_layer
-from .tiletable import Values, corners, places, polygons, stream, words
 
 FORMATS = {"parquet": ".parquet", "fgb": ".fgb", "geojson": ".geojson", "pmtiles": ".pmtiles", "csv": ".csv"}
 """The optional formats and the suffix of each."""

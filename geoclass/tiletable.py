@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyogrio
 
-from ..grid import BATCH_TILES, IntArray, TileGrid, slices
+from .grid import BATCH_TILES, IntArray, TileGrid, slices
 
 HONEST_READER = "OGR_GPKG_STREAM_BASE_IMPL"
 """GDAL's quick way to read a GeoPackage into Arrow trusts the number of rows that the file announces, and repeats rows
