@@ -6,7 +6,7 @@ Each file shows the same picture of 40 × 40 tiles of 224 px (real pixels where 
 county), its corner on no corner of a tile. In every round each way has its turn with the same number of threads, a handle
 each, in the same process; the quickest round counts, in processor and in wall time. The ways:
 
-    decode     every compressed block decoded once by plain rasterio, into a buffer that is used again and again: the
+    decode     every compressed block, a mask's too, decoded once by plain rasterio, into a buffer that is used again and again: the
                pixels are thrown away
     array      the same into one array in memory, as gdal_translate would
     window     one window a tile, as is usual, by plain rasterio from as many threads
@@ -32,6 +32,7 @@ import numpy as np
 import rasterio
 import torch
 from formats import FORMATS, SIDE, make, sources
+from rasterio.enums import MaskFlags
 from rasterio.windows import Window
 
 from geoclass.blocks import read_ahead
@@ -116,6 +117,8 @@ def read_all(work: list[tuple[Path, Window]], into: dict[Path, np.ndarray] | Non
             if path not in handles:
                 handles[path] = rasterio.open(path)
             dataset = handles[path]
+            if MaskFlags.per_dataset in dataset.mask_flag_enums[0]:
+                dataset.read_masks(1, window=window)
             if into is not None:
                 rows, columns = window.toslices()
                 dataset.read(window=window, out=into[path][:, rows, columns])
