@@ -36,6 +36,7 @@ from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
 from .parts import part_of
 from .plan import Plan, make_plan
+from .remote.opening import READERS
 from .runtimes.settling import Settled, Workload, device_for, open_runner, settle, settle_journalled, workload_of
 from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
@@ -305,7 +306,7 @@ def _classified_here(
     runner = settled.runner or open_runner(plan.bundle, settled.choice, workload.device, network=settled.network)
     predictor = workload.predictor(runner, thumbnail_px)
     on_cpu = workload.device.type == "cpu"
-    threads = readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    threads = readers or (READERS if plan.mosaic.remote else min(4, os.cpu_count() or 1) if on_cpu else 8)
     overlap = not on_cpu or plan.mosaic.remote
     for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
         yield pixels.block.number, part_of(pixels, predictor, plan.min_valid)
@@ -353,7 +354,7 @@ def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
     return {
         "name": plan.name,
         "date": plan.date,
-        "inputs": plan.mosaic.files,
+        "inputs": plan.mosaic.named_by,
         "sensor": plan.mosaic.sensor.name,
         "bundle": plan.bundle.digest,
         "model": plan.model,
@@ -413,7 +414,7 @@ def _final_paths(plan: Plan, settings: Settings, out: Path) -> list[Path]:
 
 def _spare_inputs(plan: Plan, finals: Sequence[Path]) -> None:
     """An output must never replace the imagery it came from, whatever --overwrite says."""
-    inputs = {Path(name).resolve() for name in plan.mosaic.files}
+    inputs = {Path(name).resolve() for name in (*plan.mosaic.files, *plan.mosaic.named_by)}
     for path in finals:
         if path.resolve() in inputs:
             raise OutputError(

@@ -24,6 +24,9 @@ import rasterio.windows
 from affine import Affine
 
 from .errors import SceneError
+from .remote.held import LARGEST_BLOCK_BYTES, Source, held
+from .remote.names import over_network, redacted, shown
+from .remote.opening import after_failure, environment, opened_name, read_again
 from .scene import Scene, crs_of, last_line, open_dataset
 
 Pixels = npt.NDArray[Any]
@@ -99,8 +102,16 @@ class SceneReader:
         except BaseException:
             self.close()
             raise
+        self._quality: _FileReader | None = None
+        if scene.quality is not None:
+            nearest = rasterio.enums.Resampling.nearest
+            try:
+                self._quality = _FileReader(self._stack, scene, scene.quality.path, [1], [0], lattice, nearest)
+            except BaseException:
+                self.close()
+                raise
         self.window = self._files[0].window
-        for item in self._files[1:]:
+        for item in (*self._files[1:], *([self._quality] if self._quality else [])):
             self.window = self.window.intersection(item.window)
         self.warped = any(item.vrt is not None for item in self._files)
         self.shift_px = max(item.shift_px for item in self._files)
@@ -111,6 +122,21 @@ class SceneReader:
         Pixels keep the stored type, with the scene's value offset added; what is not finite counts as no data.
         Raises SceneError, naming file and window, where the file cannot be read.
         """
+        clear = self._clear(window)
+        if clear is not None and not clear.any():
+            shape = (len(self.bands), window.height, window.width)
+            return np.zeros(shape, self.scene.dtype), clear
+        pixels, valid = self._read_bands(window)
+        return pixels, valid if clear is None else valid & clear
+
+    def _clear(self, window: LatticeWindow) -> Mask | None:
+        """Where the quality file finds nothing to drop, or None where the scene has no such file."""
+        if self._quality is None or self.scene.quality is None:
+            return None
+        codes, _ = self._quality.read(window)
+        return ~np.isin(codes[0], self.scene.quality.dropped)
+
+    def _read_bands(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
         if len(self._files) == 1:
             pixels, valid = self._files[0].read(window)
         else:
@@ -151,19 +177,38 @@ class _FileReader:
     """Some bands of one file on the lattice, as they are or through a warped view."""
 
     def __init__(
-        self, stack: ExitStack, scene: Scene, path: str, indexes: list[int], places: list[int], lattice: Lattice
+        self,
+        stack: ExitStack,
+        scene: Scene,
+        path: str,
+        indexes: list[int],
+        places: list[int],
+        lattice: Lattice,
+        resampling: rasterio.enums.Resampling | None = None,
     ) -> None:
         self.scene, self.path, self.places = scene, path, places
-        # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
-        self.dataset = stack.enter_context(closing(open_dataset(path)))
-        self.vrt: rasterio.vrt.WarpedVRT | None = None
         self.indexes = indexes
-        self.alpha_index = scene.alpha_index
+        self.resampling = resampling
+        self.remote = over_network(path)
+        self._stack = stack.enter_context(ExitStack())
+        self._open(lattice)
+
+    def _open(self, lattice: Lattice) -> None:
+        self._name = opened_name(self.path) if self.remote else self.path
+        # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
+        self.dataset = self._stack.enter_context(closing(open_dataset(self.path)))
+        self.vrt: rasterio.vrt.WarpedVRT | None = None
+        self.alpha_index = self.scene.alpha_index
+        self.lattice = lattice
         aligned = self._aligned_window(lattice)
         if aligned is not None:
             self.window, self.shift_px = aligned
         else:
-            self.window, self.shift_px = self._warp(stack, lattice), 0.0
+            self.window, self.shift_px = self._warp(self._stack, lattice), 0.0
+
+    def _reopen(self) -> None:
+        self._stack.close()
+        self._open(self.lattice)
 
     def _aligned_window(self, lattice: Lattice) -> tuple[LatticeWindow, float] | None:
         """The dataset's window on the lattice and its shift, or None where it must be warped."""
@@ -186,7 +231,7 @@ class _FileReader:
         source = self.dataset
         if self.scene.fake_alpha:
             # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self.path))))
+            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self._name))))
         left, bottom, right, top = self.scene.outline_in(lattice.crs).bounds
         column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
         width = max(1, math.ceil(right / lattice.res) - column)
@@ -207,7 +252,8 @@ class _FileReader:
             transform=lattice.transform(column, line),
             width=width,
             height=height,
-            resampling=rasterio.enums.Resampling.average if shrinking else rasterio.enums.Resampling.cubic,
+            resampling=self.resampling
+            or (rasterio.enums.Resampling.average if shrinking else rasterio.enums.Resampling.cubic),
             # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
             XSCALE=1,
             YSCALE=1,
@@ -219,29 +265,63 @@ class _FileReader:
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
         rows, columns = window.slices_in(self.window)
         place = rasterio.windows.Window(columns.start, rows.start, window.width, window.height)
-        source = self.dataset if self.vrt is None else self.vrt
+        where = f"window (column {columns.start}, row {rows.start}, {window.width} x {window.height})"
+        if self.remote:
+            if opened_name(self.path) != self._name:  # its signature has run out
+                self._reopen()
+            if self.vrt is not None:
+                return read_again(self.path, f" at {where}", lambda: self._read(place), self._reopen)
+            with environment():
+                return self._read_held(place, f" at {where}")
         try:
-            pixels = source.read(self.indexes, window=place)
-            return pixels, self._valid(source, pixels, place)
+            return self._read(place)
         except (rasterio.errors.RasterioError, OSError) as error:
-            cause = error.__cause__ or error
+            cause = redacted(last_line(error.__cause__ or error))
             raise SceneError(
-                f"{self.path} cannot be read at window (column {columns.start}, row {rows.start}, "
-                f"{window.width} x {window.height}): {last_line(cause)}; the file is truncated or damaged, fetch it again"
+                f"{shown(self.path)} cannot be read at {where}: {cause}; the file is truncated or damaged, fetch it again"
             ) from error
+
+    @property
+    def _indexes(self) -> list[int]:
+        """The bands, and the mask with them where it is one: they are mostly stored together."""
+        return self.indexes if self.alpha_index is None else [*self.indexes, self.alpha_index]
+
+    def _read(self, place: rasterio.windows.Window) -> tuple[Pixels, Mask]:
+        source = self.dataset if self.vrt is None else self.vrt
+        pixels = source.read(self._indexes, window=place)
+        return pixels[: len(self.indexes)], self._valid(source, pixels, place)
+
+    def _read_held(self, place: rasterio.windows.Window, where: str) -> tuple[Pixels, Mask]:
+        """The same from a remote file that is read as it is, whose blocks all threads share."""
+        source = Source(
+            self.scene.opening,
+            self.path,
+            tuple(self._indexes),
+            self.dataset.block_shapes[0],
+            self.dataset.height,
+            self.dataset.width,
+            np.dtype(self.dataset.dtypes[self.indexes[0] - 1]),
+            fetch=lambda window: np.asarray(self.dataset.read(self._indexes, window=window)),
+            failed=lambda failures, error: after_failure(self.path, where, failures, error, self._reopen),
+        )
+        if source.block_bytes > LARGEST_BLOCK_BYTES:
+            return read_again(self.path, where, lambda: self._read(place), self._reopen)
+        pixels = held.read(source, place)
+        if self.scene.validity != "mask":
+            return pixels[: len(self.indexes)], self._valid(self.dataset, pixels, place)
+        valid = read_again(self.path, where, lambda: self._valid(self.dataset, pixels, place), self._reopen)
+        return pixels[: len(self.indexes)], valid
 
     def _valid(self, source: Any, pixels: Pixels, place: rasterio.windows.Window) -> Mask:
         nodata = self.scene.nodata
         if self.alpha_index is not None:
-            valid: Mask = source.read(self.alpha_index, window=place) > 0
-            return valid
+            return np.asarray(pixels[-1] > 0)
         if self.scene.validity == "mask" and self.vrt is None:
-            valid = source.dataset_mask(window=place) > 0
-            return valid
+            return np.asarray(source.dataset_mask(window=place) > 0)
         if nodata is None or math.isnan(nodata):
             # Values that are not finite are dealt with for all files together.
             return np.ones(pixels.shape[1:], bool)
-        valid = pixels[0] != nodata
+        valid: Mask = pixels[0] != nodata
         for band in pixels[1:]:
             valid |= band != nodata
         return valid

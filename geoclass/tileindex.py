@@ -23,6 +23,9 @@ from .files import fingerprint, replacing
 from .grid import AoiRule, IntArray, TileGrid, cells
 from .inputs import find_scenes
 from .mosaic import Mosaic
+from .remote.names import shown
+from .remote.opening import READERS
+from .scene import Scene
 from .sensors import Sensor
 
 INDEX_SUFFIX = ".tiles.gpkg"
@@ -158,7 +161,7 @@ def build_index(
     names = bands or mosaic.display_bands
     blocks = plan_blocks(mosaic, grid, len(names), columns, rows)
     fraction: dict[tuple[int, int], float] = {}
-    for done in read_ahead(mosaic, grid, names, blocks, threads):
+    for done in read_ahead(mosaic, grid, names, blocks, READERS if mosaic.remote else threads):
         places = zip(done.block.columns.tolist(), done.block.rows.tolist(), strict=True)
         fraction.update(zip(places, done.valid_fraction.tolist(), strict=True))
         if on_block:
@@ -186,13 +189,18 @@ def write_index(index: TileIndex, path: Path, mosaic: Mosaic, overwrite: bool = 
             name: {"relative": _relative(name, base), "digest": digest}
             for name, digest in mosaic.fingerprints().items()
         },
-        "inputs": [[band.path for band in scene.bands] for scene in mosaic.scenes],
+        "inputs": [_reopening(scene) for scene in mosaic.scenes],
         **index.info,
     }
     with replacing(path, overwrite) as temporary:
         pyogrio.write_dataframe(
             index.to_gdf(), temporary, layer=LAYER, driver="GPKG", layer_metadata={METADATA_KEY: json.dumps(info)}
         )
+
+
+def _reopening(scene: Scene) -> list[str]:
+    """What opens a scene again. No query string of a URL is kept: it may hold a signature."""
+    return [shown(scene.listed_in)] if scene.listed_in else [shown(band.path) for band in scene.bands]
 
 
 def _relative(name: str, base: Path) -> str | None:

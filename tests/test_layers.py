@@ -13,7 +13,10 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "grid",
+    "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "scene", "reader",
+    "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
+    "stac.search",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",

@@ -19,10 +19,10 @@ from ..blocks import TileBlock
 from ..bundle import Bundle, save_bundle
 from ..errors import ClusterError, SceneError
 from ..grid import crs_text
-from ..imagery import is_remote
 from ..journal import Part, decode_part
 from ..mosaic import Mosaic
 from ..plan import Plan
+from ..remote.names import is_remote
 from ..runtimes.settling import Settled, Workload
 from .crew import Say, crew, mend
 from .job import Job, classify_block, forget, held, software
@@ -220,6 +220,7 @@ def _absolute(mosaic: Mosaic) -> Mosaic:
                 scene,
                 bands=tuple(replace(band, path=_absolute_name(band.path)) for band in scene.bands),
                 files=tuple(_absolute_name(name) for name in scene.files),
+                quality=scene.quality and replace(scene.quality, path=_absolute_name(scene.quality.path)),
             )
             for scene in mosaic.scenes
         )
