@@ -238,6 +238,9 @@ class _FileReader:
         height = max(1, math.ceil(-bottom / lattice.res) - line)
         unit_m = float(lattice.crs.axis_info[0].unit_conversion_factor)
         shrinking = self.scene.gsd_in(lattice.crs) < 0.75 * lattice.res * unit_m
+        resampling = self.resampling
+        if resampling is None:
+            resampling = rasterio.enums.Resampling.average if shrinking else rasterio.enums.Resampling.cubic
         options: dict[str, Any] = {}
         by_value = self.scene.validity == "nodata value" or self.scene.dtype.startswith("float")
         if by_value:
@@ -252,8 +255,7 @@ class _FileReader:
             transform=lattice.transform(column, line),
             width=width,
             height=height,
-            resampling=self.resampling
-            or (rasterio.enums.Resampling.average if shrinking else rasterio.enums.Resampling.cubic),
+            resampling=resampling,
             # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
             XSCALE=1,
             YSCALE=1,

@@ -103,7 +103,7 @@ def compressed_bytes(path: Path, box: tuple[float, float, float, float] | None =
         bottom = min(top + int(window.height), dataset.height) if window else dataset.height
         right = min(left + int(window.width), dataset.width) if window else dataset.width
         return sum(
-            int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", ns="TIFF", bidx=1))
+            int(dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=1))
             for row in range(max(0, top) // down, -(-bottom // down))
             for column in range(max(0, left) // across, -(-right // across))
         )

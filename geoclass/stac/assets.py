@@ -38,7 +38,7 @@ def band_files(item: Item, sensor: Sensor) -> dict[str, BandFile]:
     """
     found: dict[str, tuple[tuple[int, int, int], BandFile]] = {}
     for key, asset in item.assets.items():
-        if not _is_raster(asset) or NOT_DATA & {role.lower() for role in asset.roles}:
+        if not _is_data(asset):
             continue
         for index, info in enumerate(asset.bands or (BandInfo(),), start=1):
             name = _band_name(key, asset, info, sensor)
@@ -50,9 +50,10 @@ def band_files(item: Item, sensor: Sensor) -> dict[str, BandFile]:
     return {name: found[name][1] for name in sensor.band_names if name in found}
 
 
-def lone_raster(item: Item) -> str | None:
+def lone_raster(item: Item, sensor: Sensor) -> str | None:
     """The path of the item's only raster of data, for an item that says nothing of its bands."""
-    data = [a for a in item.assets.values() if _is_raster(a) and not NOT_DATA & {role.lower() for role in a.roles}]
+    quality = sensor.stac.quality_assets if sensor.stac is not None else ()
+    data = [asset for key, asset in item.assets.items() if _is_data(asset) and key not in quality]
     return path_of(item, data[0]) if len(data) == 1 else None
 
 
@@ -124,8 +125,10 @@ def _band_name(key: str, asset: Asset, info: BandInfo, sensor: Sensor) -> str | 
     return sensor.band_in_file_name(stem) if len(asset.bands) < 2 else None
 
 
-def _is_raster(asset: Asset) -> bool:
+def _is_data(asset: Asset) -> bool:
     kind = asset.type.split(";")[0].strip().lower()
+    if NOT_DATA & {role.lower() for role in asset.roles}:
+        return False
     return kind in RASTER_TYPES or (not kind and shown(asset.href).lower().endswith(RASTER_SUFFIXES))
 
 

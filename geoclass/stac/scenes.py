@@ -34,7 +34,7 @@ def scenes_of(document: str, sensor: Sensor | None = None, default: Sensor | Non
 def _scene(item: Item, document: str, sensor: Sensor | None, default: Sensor | None, keep_clouds: bool) -> Scene:
     chosen = sensor or sensor_of_collection(item.collection) or default or load_sensor("rgb8")
     bands = band_files(item, chosen)
-    path = _finest(bands, chosen) if bands else lone_raster(item)
+    path = _finest(bands, chosen) if bands else lone_raster(item, chosen)
     if path is None:
         raise SceneError(
             f"item {item.id} of {shown(document)} has no asset of a band of {chosen.name} ({', '.join(chosen.band_names)}), "

@@ -84,7 +84,7 @@ def search(
     clear = [item for item in touching if max_cloud is None or (_cloud(item) or 0.0) <= max_cloud]
     kept = _clearest(clear, area, per_tile)
     if not kept:
-        left_out = f" with at most {max_cloud:g} % of cloud" if max_cloud is not None and touching else ""
+        left_out = f" with at most {max_cloud:g} % of cloud" if max_cloud is not None else ""
         raise SceneError(
             f"{_host(address)} has no item of {collection} at {date} over {aoi}{left_out}; give other dates (NAIP flies a state "
             "every two or three years), another --collection, or a larger --max-cloud"
