@@ -6,12 +6,12 @@ A scene whose own pixels lie on the lattice is read as it is, any other is warpe
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,10 @@ import rasterio.windows
 from affine import Affine
 
 from .errors import SceneError
-from .remote.held import LARGEST_BLOCK_BYTES, Source, held
-from .remote.names import over_network, redacted, shown
+from .remote.held import read_shared
+from .remote.names import is_remote, over_network, redacted, shown
 from .remote.opening import after_failure, environment, opened_name, read_again
+from .remote.virtual import source_window, standing_in, vrt_of
 from .scene import Scene, crs_of, last_line, open_dataset
 
 Pixels = npt.NDArray[Any]
@@ -34,6 +35,9 @@ Mask = npt.NDArray[np.bool_]
 
 MAX_SHIFT_PX = 0.25
 """A scene is read unwarped if its pixels drift from the lattice by no more than this across its whole extent."""
+
+WARPING = threading.BoundedSemaphore(3)
+"""Windows of remote files that are warped at once, of all threads: each holds its source's pixels twice."""
 
 
 @dataclass(frozen=True)
@@ -99,21 +103,17 @@ class SceneReader:
                 )
                 for path, items in files.items()
             ]
+            self._quality: _FileReader | None = None
+            if scene.quality is not None:
+                nearest = rasterio.enums.Resampling.nearest
+                self._quality = _FileReader(self._stack, scene, scene.quality.path, [1], [0], lattice, nearest)
         except BaseException:
             self.close()
             raise
-        self._quality: _FileReader | None = None
-        if scene.quality is not None:
-            nearest = rasterio.enums.Resampling.nearest
-            try:
-                self._quality = _FileReader(self._stack, scene, scene.quality.path, [1], [0], lattice, nearest)
-            except BaseException:
-                self.close()
-                raise
         self.window = self._files[0].window
         for item in (*self._files[1:], *([self._quality] if self._quality else [])):
             self.window = self.window.intersection(item.window)
-        self.warped = any(item.vrt is not None for item in self._files)
+        self.warped = any(item.warped for item in self._files)
         self.shift_px = max(item.shift_px for item in self._files)
 
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
@@ -186,10 +186,8 @@ class _FileReader:
         lattice: Lattice,
         resampling: rasterio.enums.Resampling | None = None,
     ) -> None:
-        self.scene, self.path, self.places = scene, path, places
-        self.indexes = indexes
-        self.resampling = resampling
-        self.remote = over_network(path)
+        self.scene, self.path, self.places, self.indexes = scene, path, places, indexes
+        self.resampling, self.remote = resampling, over_network(path)
         self._stack = stack.enter_context(ExitStack())
         self._open(lattice)
 
@@ -197,14 +195,17 @@ class _FileReader:
         self._name = opened_name(self.path) if self.remote else self.path
         # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
         self.dataset = self._stack.enter_context(closing(open_dataset(self.path)))
-        self.vrt: rasterio.vrt.WarpedVRT | None = None
         self.alpha_index = self.scene.alpha_index
+        self.vrt: rasterio.vrt.WarpedVRT | None = None
         self.lattice = lattice
+        self._warping: dict[str, Any] | None = None
         aligned = self._aligned_window(lattice)
-        if aligned is not None:
-            self.window, self.shift_px = aligned
-        else:
-            self.window, self.shift_px = self._warp(self._stack, lattice), 0.0
+        self.warped = aligned is None
+        # Blocks of remote files are shared by all threads; but a mask beside the bands goes through the warper's hands.
+        self._held = self.remote and not (self.warped and self.scene.validity == "mask")
+        self.window, self.shift_px = aligned or (self._warp(lattice), 0.0)
+        if self.warped and not self._held:
+            self.vrt = self._warped()
 
     def _reopen(self) -> None:
         self._stack.close()
@@ -223,15 +224,11 @@ class _FileReader:
         column, line = math.floor(x + 0.5), math.floor(y + 0.5)
         return LatticeWindow(column, line, width, height), max(abs(x - column), abs(y - line))
 
-    def _warp(self, stack: ExitStack, lattice: Lattice) -> LatticeWindow:
-        """Open a warped view whose pixels are lattice pixels; average where it shrinks, else cubic.
+    def _warp(self, lattice: Lattice) -> LatticeWindow:
+        """Settle how to warp to lattice pixels: average where it shrinks, else cubic.
 
         Bilinear blurs a scene of about the same GSD, and a network sees the blur: with cubic more labels stay as they were.
         """
-        source = self.dataset
-        if self.scene.fake_alpha:
-            # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self._name))))
         left, bottom, right, top = self.scene.outline_in(lattice.crs).bounds
         column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
         width = max(1, math.ceil(right / lattice.res) - column)
@@ -248,21 +245,30 @@ class _FileReader:
             options = {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "YES"}
         elif self.alpha_index is None:
             options = {"add_alpha": True}
-            self.alpha_index = source.count + 1
-        self.vrt = rasterio.vrt.WarpedVRT(
-            source,
-            crs=rasterio.crs.CRS.from_user_input(lattice.crs),
-            transform=lattice.transform(column, line),
-            width=width,
-            height=height,
-            resampling=resampling,
+            self.alpha_index = self.dataset.count + 1
+        self._warping = {
+            "crs": rasterio.crs.CRS.from_user_input(lattice.crs),
+            "transform": lattice.transform(column, line),
+            "width": width,
+            "height": height,
+            "resampling": resampling,
             # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
-            XSCALE=1,
-            YSCALE=1,
+            "XSCALE": 1,
+            "YSCALE": 1,
             **options,
-        )
-        stack.callback(self.vrt.close)
+        }
         return LatticeWindow(column, line, width, height)
+
+    def _warped(self) -> rasterio.vrt.WarpedVRT:
+        """A view of the dataset whose pixels are lattice pixels."""
+        source = self.dataset
+        if self.scene.fake_alpha:
+            # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
+            name = self._name if is_remote(self._name) else str(Path(self._name).resolve())
+            source = self._stack.enter_context(closing(open_dataset(vrt_of(source, name, tagged=False))))
+        vrt = rasterio.vrt.WarpedVRT(source, **(self._warping or {}))
+        self._stack.callback(vrt.close)
+        return vrt
 
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
         rows, columns = window.slices_in(self.window)
@@ -271,7 +277,7 @@ class _FileReader:
         if self.remote:
             if opened_name(self.path) != self._name:  # its signature has run out
                 self._reopen()
-            if self.vrt is not None:
+            if not self._held:
                 return read_again(self.path, f" at {where}", lambda: self._read(place), self._reopen)
             with environment():
                 return self._read_held(place, f" at {where}")
@@ -294,31 +300,44 @@ class _FileReader:
         return pixels[: len(self.indexes)], self._valid(source, pixels, place)
 
     def _read_held(self, place: rasterio.windows.Window, where: str) -> tuple[Pixels, Mask]:
-        """The same from a remote file that is read as it is, whose blocks all threads share."""
-        source = Source(
-            self.scene.opening,
-            self.path,
-            tuple(self._indexes),
-            self.dataset.block_shapes[0],
-            self.dataset.height,
-            self.dataset.width,
-            np.dtype(self.dataset.dtypes[self.indexes[0] - 1]),
-            fetch=lambda window: np.asarray(self.dataset.read(self._indexes, window=window)),
-            failed=lambda failures, error: after_failure(self.path, where, failures, error, self._reopen),
-        )
-        if source.block_bytes > LARGEST_BLOCK_BYTES:
-            return read_again(self.path, where, lambda: self._read(place), self._reopen)
-        pixels = held.read(source, place)
+        """The same from a remote file, whose blocks all threads share."""
+        if self._warping is not None:
+            with WARPING:
+                return self._read_warped(place, where)
+        pixels = self._shared(self._indexes, place, where)
+        count = len(self.indexes)
         if self.scene.validity != "mask":
-            return pixels[: len(self.indexes)], self._valid(self.dataset, pixels, place)
+            return pixels[:count], self._valid(self.dataset, pixels, place)
         valid = read_again(self.path, where, lambda: self._valid(self.dataset, pixels, place), self._reopen)
-        return pixels[: len(self.indexes)], valid
+        return pixels[:count], valid
+
+    def _read_warped(self, place: rasterio.windows.Window, where: str) -> tuple[Pixels, Mask]:
+        options, own = self._warping or {}, self.scene.require_georeference()
+        window = source_window(self.dataset, self.lattice.crs, own, options["transform"], place)
+        pixels = self._shared(list(self.dataset.indexes), window, where)
+        with (
+            standing_in(self.dataset, window, pixels, tagged=not self.scene.fake_alpha) as source,
+            rasterio.vrt.WarpedVRT(source, **options) as vrt,
+        ):
+            warped = vrt.read(self._indexes, window=place)
+            return warped[: len(self.indexes)], self._valid(vrt, warped, place)
+
+    def _shared(self, indexes: list[int], window: rasterio.windows.Window, where: str) -> Pixels:
+        """Pixels of the file as they are stored."""
+        return read_shared(
+            self.dataset,
+            (self.scene.opening, self.path),
+            indexes,
+            window,
+            lambda wanted: self.dataset.read(indexes, window=wanted),
+            lambda failures, error: after_failure(self.path, where, failures, error, self._reopen),
+        )
 
     def _valid(self, source: Any, pixels: Pixels, place: rasterio.windows.Window) -> Mask:
         nodata = self.scene.nodata
         if self.alpha_index is not None:
             return np.asarray(pixels[-1] > 0)
-        if self.scene.validity == "mask" and self.vrt is None:
+        if self.scene.validity == "mask" and not self.warped:
             return np.asarray(source.dataset_mask(window=place) > 0)
         if nodata is None or math.isnan(nodata):
             # Values that are not finite are dealt with for all files together.
@@ -327,22 +346,3 @@ class _FileReader:
         for band in pixels[1:]:
             valid |= band != nodata
         return valid
-
-
-def _untagged_vrt(dataset: rasterio.DatasetReader, path: str) -> str:
-    """A GDAL VRT of the same bands without colour tags."""
-    crs = escape(dataset.crs.to_wkt())
-    gt = ", ".join(repr(float(v)) for v in dataset.transform.to_gdal())
-    name = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}.get(
-        dataset.dtypes[0], "Float64"
-    )
-    source = escape(str(path if "://" in path or path.startswith("/vsi") else Path(path).resolve()))
-    bands = "".join(
-        f'<VRTRasterBand dataType="{name}" band="{i}"><SimpleSource><SourceFilename relativeToVRT="0">{source}'
-        f"</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
-        for i in dataset.indexes
-    )
-    return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}"><SRS>{crs}</SRS>'
-        f"<GeoTransform>{gt}</GeoTransform>{bands}</VRTDataset>"
-    )

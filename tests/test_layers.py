@@ -14,7 +14,7 @@ PACKAGE = Path(geoclass.__file__).parent
 # From the first room to the last. A module may import those before it.
 ORDER = [
     "errors", "environment", "configs", "schemes", "sensors", "files", "grid",
-    "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "scene", "reader",
+    "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene", "reader",
     "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
     "stac.search",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",

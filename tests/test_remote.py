@@ -22,14 +22,14 @@ from conftest import missing
 from rangeserver import RangeServer, serving
 from rasterio.transform import from_origin
 
-from geoclass import blocks, reader
+from geoclass import blocks
 from geoclass.blocks import plan_blocks, read_ahead
 from geoclass.classify import classify
 from geoclass.describe import describe
 from geoclass.errors import SceneError
 from geoclass.grid import TileGrid
 from geoclass.mosaic import open_mosaic
-from geoclass.remote import opening
+from geoclass.remote import held, opening
 from geoclass.remote.held import HeldBlocks, Rectangle, Source, rectangles
 from geoclass.remote.names import gdal_name, redacted, shown, stem, unsigned
 from geoclass.scene import open_dataset
@@ -64,9 +64,10 @@ def write(path: Path, width: int, height: int, driver: str = "GTiff", **profile:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """m_…tif: 10 x 8 tiles in blocks of 256; cog.tif: the same as a COG; coarse.tif: one that is warped to 1 m."""
+    """NAME: 10 x 8 tiles in blocks of 256; cog.tif: the same as a COG; SMALL: 5 x 3 tiles; warped.tif: pixels of 0.6 m."""
     root = tmp_path_factory.mktemp("served")
-    write(root / "m_3607717_sw_18_1_20160620.tif", 2240, 1792)
+    write(root / NAME, 2240, 1792)
+    write(root / SMALL, 1120, 672)
     write(root / "cog.tif", 2240, 1792, "COG")
     write(root / "warped.tif", 1500, 1200, transform=from_origin(LEFT, TOP, 0.6, 0.6), photometric="RGB", alpha="YES")
     return root
@@ -81,7 +82,10 @@ def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RangeServe
         yield running
 
 
-NAME = "m_3607717_sw_18_1_20160620.tif"
+BAD_LUCK = (503, "cut", None, None)
+"""Half of the answers fail, in turn as a busy server and by a cut connection."""
+
+NAME, SMALL = "m_3607717_sw_18_1_20160620.tif", "m_3607824_se_17_1_20160620.tif"
 
 
 def everything(name: str, threads: int = 1, bands: tuple[str, ...] = RGB) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +144,7 @@ def test_every_layout_is_read_alike(tmp_path, profile, monkeypatch):
             mask[:300, 450:] = 0
             dataset.write_mask(mask)
     rgb = load_sensor("rgb8")
-    monkeypatch.setattr(reader, "LARGEST_BLOCK_BYTES", 8 << 20)
+    monkeypatch.setattr(held, "LARGEST_BLOCK_BYTES", 8 << 20)
     with serving(tmp_path) as running:
         local, far = (open_mosaic(str(name), rgb) for name in (path, f"{running.url}/layout.tif"))
         grid = TileGrid(pyproj.CRS(CRS), 224, 1.0)
@@ -186,6 +190,49 @@ def test_an_aoi_fetches_only_its_blocks(folder, server, tiny_bundle, tmp_path):
     assert grid.side_m == 224
 
 
+WARPED = {
+    "NAIP with infrared tagged alpha": {"photometric": "RGB", "alpha": "YES"},
+    "half see-through": {"photometric": "RGB", "alpha": "YES", "sensor": "rgb8"},
+    "no-data value": {"nodata": 40, "sensor": "rgb8"},
+    "neither": {"sensor": "rgb8"},
+    "mask inside": {"sensor": "rgb8", "count": 3, "mask": True},
+    "band by band": {"interleave": "band"},
+}
+
+
+@pytest.mark.parametrize("crs", [CRS, "EPSG:26918"])
+@pytest.mark.parametrize("kind", WARPED)
+def test_a_file_that_is_warped_while_it_is_read_is_warped_alike(tmp_path, kind, crs, monkeypatch):
+    """The warper sees a stand-in with the pixels that were fetched, not the file."""
+    profile = dict(WARPED[kind])
+    sensor, masked = load_sensor(str(profile.pop("sensor", "naip"))), profile.pop("mask", False)
+    path = write(tmp_path / "far.tif", 1200, 900, transform=from_origin(LEFT + 40, TOP - 60, 0.6, 0.6), **profile)
+    if masked:
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(np.pad(np.full((600, 700), 255, np.uint8), ((0, 300), (0, 500))))
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 4 * 3 * 224**2)
+    with serving(tmp_path) as running:
+        near, far = (open_mosaic(str(name), sensor) for name in (path, f"{running.url}/far.tif"))
+        grid = TileGrid(pyproj.CRS(crs), 224, 1.0)
+        columns, rows = select_tiles(near, grid)
+        planned = plan_blocks(near, grid, 3, columns, rows)
+        assert len(planned) > 2
+        running.forget()
+        pairs = list(zip(read_ahead(near, grid, RGB, planned, 1), read_ahead(far, grid, RGB, planned, 4), strict=True))
+        sent = running.traffic.body_bytes
+        for one, two in pairs:
+            assert all(np.array_equal(a, b) for a, b in zip(one.tiles, two.tiles, strict=True))
+            assert np.array_equal(one.valid_fraction, two.valid_fraction)
+        if not masked:
+            assert sent <= 1.2 * compressed_bytes(path) * (4 if kind == "band by band" else 1)
+
+
+def test_a_failing_network_changes_nothing_where_a_file_is_warped(folder, server):
+    expected, _ = everything(str(folder / "warped.tif"))
+    server.fail(*BAD_LUCK)
+    assert np.array_equal(everything(f"{server.url}/warped.tif", threads=2)[0], expected)
+
+
 def test_ranges_of_neighbouring_blocks_are_one_request(folder, server):
     with open_dataset(f"{server.url}/cog.tif") as dataset:
         server.forget()
@@ -195,10 +242,6 @@ def test_ranges_of_neighbouring_blocks_are_one_request(folder, server):
 
 
 # --- Failures ---------------------------------------------------------------------------------------------------------
-
-
-BAD_LUCK = (503, "cut", None, None)
-"""Half of the answers fail, in turn as a busy server and by a cut connection."""
 
 
 def test_a_failing_network_changes_nothing(folder, server):
@@ -232,14 +275,14 @@ def test_a_read_that_gdal_gives_up_is_read_again_from_a_new_handle(folder, serve
 def test_a_server_that_falls_silent_is_given_up_and_asked_again(folder, server, monkeypatch):
     monkeypatch.setenv("GDAL_HTTP_LOW_SPEED_TIME", "1")
     server.fail(None, None, None, "stall", times=4)
-    pixels, _ = everything(f"{server.url}/{NAME}")
-    assert np.array_equal(pixels, everything(str(folder / NAME))[0])
+    pixels, _ = everything(f"{server.url}/{SMALL}")
+    assert np.array_equal(pixels, everything(str(folder / SMALL))[0])
 
 
 def test_a_run_with_faults_equals_one_without(folder, server, tiny_bundle, tmp_path):
     server.fail(*BAD_LUCK)
-    far = labels_of(f"{server.url}/{NAME}", tiny_bundle, out=tmp_path / "out")
-    local = labels_of(folder / NAME, tiny_bundle)
+    far = labels_of(f"{server.url}/{SMALL}", tiny_bundle, out=tmp_path / "out")
+    local = labels_of(folder / SMALL, tiny_bundle)
     assert far[0] == local[0]
     assert np.array_equal(far[1], local[1])
 
@@ -455,14 +498,14 @@ def holding(folder: Path, text: str) -> list[str]:
 def test_a_signature_in_a_url_is_used_and_written_nowhere(folder, server, tiny_bundle, tmp_path, caplog):
     caplog.set_level("DEBUG")
     server.ask_for(SECRET)
-    name = f"{server.url}/{NAME}?{SECRET}"
+    name = f"{server.url}/{SMALL}?{SECRET}"
     result = classify(
         name, tiny_bundle, sensor="naip", out=tmp_path / "out", runtime="torch", precision="fp32", force=True,
         formats=["parquet", "csv", "geojson"],
     )  # fmt: skip
     tile([name], out=tmp_path, sensor="naip")
-    assert result.labels.info["inputs"] == [f"{server.url}/{NAME}"]
-    assert result.labels.info["name"] == Path(NAME).stem
+    assert result.labels.info["inputs"] == [f"{server.url}/{SMALL}"]
+    assert result.labels.info["name"] == Path(SMALL).stem
     assert "TopSecret" not in f"{describe(name, 'naip')}{caplog.text}{result.labels.info}"
     assert len(list((tmp_path / "out").iterdir())) >= 8
     assert not holding(tmp_path, "TopSecret")
@@ -480,20 +523,20 @@ def test_a_tile_index_of_a_url_leads_to_it_again(folder, server, tmp_path):
 
 def test_journal_keeps_no_signature(folder, server, tiny_bundle, tmp_path, monkeypatch):
     """An interrupted run leaves its journal behind."""
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 20 * 3 * 224**2)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 5 * 3 * 224**2)
     server.ask_for(SECRET)
-    mosaic = open_mosaic(f"{server.url}/{NAME}?{SECRET}", NAIP)
+    mosaic = open_mosaic(f"{server.url}/{SMALL}?{SECRET}", NAIP)
     assert "TopSecret" not in str(mosaic.fingerprints())
     seen = []
 
     def stop(stage: str, done: int, total: int) -> None:
-        if done > 20:
+        if done > 4:
             seen.append(done)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         classify(
-            f"{server.url}/{NAME}?{SECRET}", tiny_bundle, sensor="naip", out=tmp_path, force=True, runtime="torch",
+            f"{server.url}/{SMALL}?{SECRET}", tiny_bundle, sensor="naip", out=tmp_path, force=True, runtime="torch",
             precision="fp32", progress=stop,
         )  # fmt: skip
     assert seen
@@ -533,11 +576,11 @@ def test_s3_equals_the_file_and_credentials_are_named_not_told(folder, monkeypat
         bucket = f"imagery-{os.getpid()}"
         client = boto3.client("s3", endpoint_url=url, region_name="us-east-1")
         client.create_bucket(Bucket=bucket)
-        client.upload_file(str(folder / NAME), bucket, f"naip/{NAME}")
-        name = f"s3://{bucket}/naip/{NAME}"
-        assert np.array_equal(everything(name, threads=4)[0], everything(str(folder / NAME))[0])
+        client.upload_file(str(folder / SMALL), bucket, f"naip/{SMALL}")
+        name = f"s3://{bucket}/naip/{SMALL}"
+        assert np.array_equal(everything(name, threads=4)[0], everything(str(folder / SMALL))[0])
         far = labels_of(name, tiny_bundle, out=tmp_path / "out")
-        assert np.array_equal(far[1], labels_of(folder / NAME, tiny_bundle)[1])
+        assert np.array_equal(far[1], labels_of(folder / SMALL, tiny_bundle)[1])
         assert not holding(tmp_path, "TopSecretKey")
         with pytest.raises(SceneError, match=rf"{bucket}/naip/no.tif: there is no such object; check bucket and key"):
             open_mosaic(f"s3://{bucket}/naip/no.tif")
@@ -547,8 +590,8 @@ def test_s3_equals_the_file_and_credentials_are_named_not_told(folder, monkeypat
             open_mosaic(f"s3://{bucket}/naip/other.tif")
         assert "TopSecret" not in str(told.value)
         monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
-        client.put_object_acl(Bucket=bucket, Key=f"naip/{NAME}", ACL="public-read")
-        assert np.array_equal(everything(name)[0], everything(str(folder / NAME))[0])
+        client.put_object_acl(Bucket=bucket, Key=f"naip/{SMALL}", ACL="public-read")
+        assert np.array_equal(everything(name)[0], everything(str(folder / SMALL))[0])
 
 
 @pytest.mark.parametrize("own", ["7", None])

@@ -215,3 +215,36 @@ def rectangles(places: Sequence[Place]) -> list[Rectangle]:
 
 held = HeldBlocks()
 """What this process holds."""
+
+
+def read_shared(
+    dataset: rasterio.DatasetReader,
+    file: tuple[str, str],
+    indexes: Sequence[int],
+    window: rasterio.windows.Window,
+    fetch: Fetch,
+    failed: Failed,
+) -> Pixels:
+    """(bands, height, width) of a window of `dataset`, from what is held and what `fetch` and `failed` (see `Source`) get.
+
+    `file` tells one opening of one file from others.
+    """
+    source = Source(
+        *file,
+        tuple(indexes),
+        dataset.block_shapes[0],
+        dataset.height,
+        dataset.width,
+        np.dtype(dataset.dtypes[indexes[0] - 1]),
+        fetch,
+        failed,
+    )
+    if source.block_bytes <= LARGEST_BLOCK_BYTES:
+        return held.read(source, window)
+    failures = 0
+    while True:
+        try:
+            return fetch(window)
+        except READ_ERRORS as error:
+            failed(failures, error)
+            failures += 1
