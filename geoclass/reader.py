@@ -24,7 +24,7 @@ import rasterio.windows
 from affine import Affine
 
 from .errors import SceneError
-from .remote.held import read_shared
+from .remote.held import held, read_shared
 from .remote.names import is_remote, over_network, redacted, shown
 from .remote.opening import after_failure, environment, opened_name, read_again
 from .remote.virtual import source_window, standing_in, vrt_of
@@ -190,6 +190,8 @@ class _FileReader:
         self.resampling, self.remote = resampling, over_network(path)
         self._stack = stack.enter_context(ExitStack())
         self._open(lattice)
+        if self._held:
+            held.keep_while(scene, scene.opening)
 
     def _open(self, lattice: Lattice) -> None:
         self._name = opened_name(self.path) if self.remote else self.path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from geoclass.describe import describe
 from geoclass.errors import SceneError
 from geoclass.grid import TileGrid
 from geoclass.mosaic import open_mosaic
+from geoclass.reader import LatticeWindow
 from geoclass.remote import held, opening
 from geoclass.remote.held import HeldBlocks, Rectangle, Source, rectangles
 from geoclass.remote.names import gdal_name, redacted, shown, stem, unsigned
@@ -406,6 +408,19 @@ def test_held_blocks_stay_within_their_budget_and_give_what_the_file_has(folder)
             assert np.array_equal(read, whole[:, top : top + height, left : left + width])
             assert sum(block.nbytes for block in few._blocks.values()) == few._bytes <= few.budget
         assert not few._coming
+
+
+def test_what_is_held_of_a_scene_goes_with_it(server):
+    mosaic = open_mosaic(f"{server.url}/{SMALL}", NAIP)
+    opening = mosaic.scenes[0].opening
+    grid = TileGrid(pyproj.CRS(CRS), 224, 1.0)
+    with mosaic.reader(grid, RGB) as reader:
+        reader.read(LatticeWindow(LEFT, -TOP, 300, 300))
+    assert sum(key[0] == opening for key in held.held._blocks) == 4
+    del mosaic, reader
+    gc.collect()
+    assert not any(key[0] == opening for key in held.held._blocks)
+    assert held.held._bytes == sum(block.nbytes for block in held.held._blocks.values())
 
 
 def test_a_large_read_that_fails_goes_on_in_halves(folder):

@@ -8,6 +8,7 @@ what is held here, and one that needs a block which another is fetching waits fo
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -110,10 +111,23 @@ class HeldBlocks:
 
     def __init__(self, budget: int = BUDGET_BYTES) -> None:
         self.budget = budget
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # an owner may go, and its blocks with it, while this thread holds the lock
         self._blocks: OrderedDict[Key, Pixels] = OrderedDict()
         self._coming: dict[Key, Future[Pixels]] = {}
+        self._watched: dict[str, weakref.finalize[[str], object]] = {}
         self._bytes = 0
+
+    def keep_while(self, owner: object, opening: str) -> None:
+        """Drop what is held of an opening once `owner` is gone: nobody can ask for it any more."""
+        with self._lock:
+            if opening not in self._watched:
+                self._watched[opening] = weakref.finalize(owner, self._forget, opening)
+
+    def _forget(self, opening: str) -> None:
+        with self._lock:
+            self._watched.pop(opening, None)
+            for key in [key for key in self._blocks if key[0] == opening]:
+                self._bytes -= self._blocks.pop(key).nbytes
 
     def read(self, source: Source, window: rasterio.windows.Window) -> Pixels:
         """(bands, height, width) of `window`, which must lie inside the source. Raises what `source.failed` raises."""

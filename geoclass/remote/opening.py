@@ -39,6 +39,9 @@ READ_ERRORS = (rasterio.errors.RasterioError, CPLE_BaseError, OSError)
 OPTIONS = {
     "GDAL_HTTP_MULTIPLEX": "YES",  # HTTP/2: many requests on one connection
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",  # blocks that lie together in the file are one request
+    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(
+        64 << 20
+    ),  # ranges of one read; beyond, blocks are read one by one, and too much
     "GDAL_HTTP_MAX_RETRY": "2",  # at 429 and 5xx; our own tries come on top
     "GDAL_HTTP_RETRY_DELAY": "0.5",
     "GDAL_HTTP_CONNECTTIMEOUT": "15",
