@@ -13,8 +13,11 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "tiletable", "lattice", "sharing", "scene",
-    "fileblocks", "vrt", "filereader", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "tiletable", "lattice", "sharing",
+    "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
+    "fileblocks", "vrt", "filereader", "remotereader", "reader",
+    "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
+    "stac.search",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
