@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -607,15 +605,3 @@ def test_s3_equals_the_file_and_credentials_are_named_not_told(folder, monkeypat
         monkeypatch.setenv("AWS_NO_SIGN_REQUEST", "YES")
         client.put_object_acl(Bucket=bucket, Key=f"naip/{SMALL}", ACL="public-read")
         assert np.array_equal(everything(name)[0], everything(str(folder / SMALL))[0])
-
-
-@pytest.mark.parametrize("own", ["7", None])
-def test_gdals_options_leave_a_users_own_alone(own):
-    code = "import os, geoclass.mosaic; print(os.environ['GDAL_HTTP_MAX_RETRY'])"
-    env = {k: v for k, v in os.environ.items() if k != "GDAL_HTTP_MAX_RETRY"} | (
-        {"GDAL_HTTP_MAX_RETRY": own} if own else {}
-    )
-    told = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    assert told == (own or opening.OPTIONS["GDAL_HTTP_MAX_RETRY"])

@@ -8,7 +8,6 @@ again here from a new handle.
 from __future__ import annotations
 
 import logging
-import os
 import random
 import time
 from collections.abc import Callable
@@ -35,25 +34,6 @@ LONGEST_PAUSE_S = 8.0
 
 READ_ERRORS = (rasterio.errors.RasterioError, CPLE_BaseError, OSError)
 """What rasterio raises where GDAL fails to open or read."""
-
-OPTIONS = {
-    "GDAL_HTTP_MULTIPLEX": "YES",  # HTTP/2: many requests on one connection
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",  # blocks that lie together in the file are one request
-    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(
-        64 << 20
-    ),  # ranges of one read; beyond, blocks are read one by one, and too much
-    "GDAL_HTTP_MAX_RETRY": "2",  # at 429 and 5xx; our own tries come on top
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_CONNECTTIMEOUT": "15",
-    "GDAL_HTTP_LOW_SPEED_TIME": "30",  # a server that has gone silent is given up, and asked again
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
-    "CPL_VSIL_CURL_CACHE_SIZE": str(64 << 20),  # headers of a few thousand files
-}
-"""Set once, where the user's environment does not say otherwise. The size of GDAL's pieces (16 kB) stays: it matters
-for headers only, blocks are fetched by their exact ranges."""
-
-for _name, _value in OPTIONS.items():
-    os.environ.setdefault(_name, _value)
 
 
 class _Redacting(logging.Filter):
