@@ -160,7 +160,7 @@ def test_workers_killed_at_random(here, bundle):
         if workers and killed < KILLS:
             rng.choice(workers).kill()
             killed += 1
-            time.sleep(rng.uniform(0.1, 1))  # less than a worker takes to start: the run cannot be done before the last
+            time.sleep(rng.uniform(0.2, 2))  # less than a worker takes to start: the run cannot be done before the last
         time.sleep(0.05)
     said, warned = run.communicate(timeout=60)
     assert run.returncode == 0, warned
