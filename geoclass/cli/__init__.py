@@ -14,7 +14,7 @@ from .. import __version__
 
 COMMANDS = (
     "doctor", "tile", "classify", "map", "change", "sample", "estimate", "dataset", "label", "train", "evaluate", "predict", "runs",
-    "models", "info", "demo",
+    "models", "info", "serve", "demo",
 )  # fmt: skip
 """The verbs, in the order of the main road."""
 
