@@ -59,6 +59,7 @@ def read_picture(path: Path, bands: Sequence[str], sensor: Sensor, size_px: int 
         return pixels[[RGB.index(name) for name in bands]], resized
     raise GeoclassError(f"{path} holds red, green and blue, not {', '.join(bands)}; give TIFFs with these bands")
 
+
 def squared(picture: Picture, size_px: int) -> Picture:
     """The middle square of a picture (C, H, W), as (C, size, size)."""
     _, high, wide = picture.shape

@@ -2,7 +2,7 @@
 
 `python -m geoclass.service.examiner` reads a question a line and writes an answer a line, both JSON:
 
-    {"do": "scene", "path", "name", "drivers", "pixels", "block_bytes"}          → {"ok": {"width", "height", "bands"}}
+    {"do": "scene", "path", "name", "driver", "pixels", "block_bytes"}          → {"ok": {"width", "height", "bands"}}
     {"do": "picture", "path", "name", "pixels", "bands", "sensor", "size_px"}    → {"ok": {"array": path of a .npy file}}
 
 or {"error", "remedy", "status"} where the file is not fit.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ MEMORY_BYTES = 6 << 30
 PICTURE_BLOCK_BYTES = 512 << 20
 
 
-def describe(path: str, name: str, drivers: list[str], pixels: int, block_bytes: int) -> dict[str, Any]:
-    """Size of a raster, from its header. Raises Refusal for one that is too large, or that these drivers cannot open."""
+def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -> dict[str, Any]:
+    """Size of a raster, from its header. Raises Refusal for one that is too large, or that this driver cannot open."""
     try:
-        with unplaced(), rasterio.open(path, driver=drivers) as dataset:
+        with unplaced(), rasterio.open(path, driver=driver) as dataset:
             width, height, bands = dataset.width, dataset.height, dataset.count
             blocks = [
                 high * wide * np.dtype(kind).itemsize
@@ -56,7 +57,7 @@ def describe(path: str, name: str, drivers: list[str], pixels: int, block_bytes:
 
 def picture(path: str, name: str, pixels: int, bands: list[str], sensor: str, size_px: int) -> dict[str, Any]:
     """A picture as a tile (bands, size, size), in a .npy file beside it."""
-    describe(path, name, ["GTiff"], pixels, PICTURE_BLOCK_BYTES)
+    describe(path, name, "GTiff", pixels, PICTURE_BLOCK_BYTES)
     try:
         with unplaced():
             read, _ = read_picture(Path(path), bands, Sensor.model_validate_json(sensor), None)
@@ -71,7 +72,8 @@ def picture(path: str, name: str, pixels: int, bands: list[str], sensor: str, si
 
 def answer(question: dict[str, Any]) -> dict[str, Any]:
     """The answer to one question."""
-    task = {"scene": describe, "picture": picture}[question.pop("do")]
+    tasks: dict[str, Callable[..., dict[str, Any]]] = {"scene": describe, "picture": picture}
+    task = tasks[question.pop("do")]
     try:
         return {"ok": task(**question)}
     except Refusal as refusal:

@@ -30,7 +30,7 @@ class Examiner:
             do="scene",
             path=str(path),
             name=name,
-            drivers=list(kind.drivers),
+            driver=kind.driver,
             pixels=self.limits.scene_pixels,
             block_bytes=self.limits.block_bytes,
         )

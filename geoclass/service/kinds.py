@@ -12,17 +12,17 @@ HEAD_BYTES = 16
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: the suffix it is kept under, and the GDAL drivers that may open it."""
+    """A kind of file: the suffix it is kept under, and the GDAL driver that alone may open it."""
 
     name: str
     suffix: str
-    drivers: tuple[str, ...]
+    driver: str
 
 
-TIFF = Kind("TIFF", ".tif", ("GTiff",))
-JPEG = Kind("JPEG", ".jpg", ("JPEG",))
-PNG = Kind("PNG", ".png", ("PNG",))
-JP2 = Kind("JPEG 2000", ".jp2", ("JP2OpenJPEG",))
+TIFF = Kind("TIFF", ".tif", "GTiff")
+JPEG = Kind("JPEG", ".jpg", "JPEG")
+PNG = Kind("PNG", ".png", "PNG")
+JP2 = Kind("JPEG 2000", ".jp2", "JP2OpenJPEG")
 
 MAGIC = (
     (b"\xff\xd8\xff", JPEG),

@@ -16,11 +16,13 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("geoclass_requests", "Answers given", ["route", "status"], **own)
-        self.seconds = Histogram("geoclass_request_seconds", "Time to answer", ["route"], buckets=SECONDS, **own)
-        self.batches = Histogram("geoclass_batch_tiles", "Pictures in one pass of a network", buckets=SIZES, **own)
-        self.network = Counter("geoclass_network_seconds", "Time spent in networks", **own)
+        own = self.registry
+        self.requests = Counter("geoclass_requests", "Answers given", ["route", "status"], registry=own)
+        self.seconds = Histogram("geoclass_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=own)
+        self.batches = Histogram(
+            "geoclass_batch_tiles", "Pictures in one pass of a network", buckets=SIZES, registry=own
+        )
+        self.network = Counter("geoclass_network_seconds", "Time spent in networks", registry=own)
         self.gauges: Callable[[], Mapping[str, Mapping[str, float]]] = dict
         self.registry.register(_Gauges(self))
 

@@ -12,7 +12,7 @@ from .jobs import Job, State
 from .networks import Served
 from .worker import RESULTS
 
-JOB_EXAMPLE = {
+JOB_EXAMPLE: dict[str, pydantic.JsonValue] = {
     "id": "9f2c51d0a7e3b846",
     "name": "county",
     "model": "m",
@@ -32,8 +32,8 @@ JOB_EXAMPLE = {
 }
 
 
-class Model(pydantic.BaseModel, frozen=True):
-    model_config = pydantic.ConfigDict(extra="forbid")
+class Model(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
 class Problem(Model):

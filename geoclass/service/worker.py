@@ -99,7 +99,7 @@ def _scene(task: Task, number: int, source: str, tell: Tell) -> Path:
         path = allowed_path(source, [Path(root) for root in task.roots])
     name = source.rpartition("/")[2]
     kind = kind_of(path, name, SCENES)
-    describe(str(path), name, list(kind.drivers), task.limits.scene_pixels, task.limits.block_bytes)
+    describe(str(path), name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
     return path
 
 
