@@ -13,7 +13,7 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
@@ -38,7 +38,11 @@ ORDER = [
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
     "doctor", "matching", "parts", "cluster.block", "cluster.classifying", "classify", "change", "describe",
-    "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
+    "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo",
+    "service.settings", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
+    "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
+    "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
+    "service.jobroutes", "service.app", "service.serving", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",
@@ -61,6 +65,8 @@ FREE_OF_TORCH = [
     "history.registry",
     "outputs.report",
     "cluster.crew",
+    "client",
+    "service.worker",
 ]
 
 

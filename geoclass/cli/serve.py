@@ -99,10 +99,6 @@ def command(
     lacking = next((name for name in NEEDED if find_spec(name) is None), None)
     if lacking:
         raise ServiceError(f"geoclass serve needs {lacking}, which is not installed; pip install 'geoclass[serve]'")
-    from ..environment import require_matching_torch
-
-    require_matching_torch()
-    from ..service.serving import serve
     from ..service.settings import Limits, Settings
 
     given = {"token": token} if token else {}
@@ -120,6 +116,11 @@ def command(
         limits=Limits(upload_bytes=max_upload * MEBI),
         **given,
     )
+    from ..environment import require_matching_torch
+
+    require_matching_torch()
+    from ..service.serving import serve
+
     say = console(ctx)
 
     def ready(address: str) -> None:

@@ -31,13 +31,13 @@ def allowed_path(source: str, roots: Sequence[Path]) -> Path:
         base = root.resolve()
         try:
             found = (base / source).resolve()
+            if not found.is_relative_to(base):
+                continue
+            inside = True
+            if found.is_file():
+                return found
         except (OSError, RuntimeError, ValueError):  # a name too long, a loop of links
             continue
-        if not found.is_relative_to(base):
-            continue
-        inside = True
-        if found.is_file():
-            return found
     if inside:
         raise Refusal(404, "there is no such file in the allowed folders", "check the path")
     raise outside
