@@ -163,10 +163,7 @@ def main() -> None:
         bodies = [path.read_bytes() for path in paths]
         loop = Loop(model)
         expected = loop(paths, 32)
-        apart = np.abs(expected[:, None] - expected[None]).max(axis=2) + np.eye(len(paths))
-        print(
-            f"{loop.served.runtime}, {torch.get_num_threads()} threads; {len(paths)} pictures, least apart {apart.min():.2g}"
-        )
+        print(f"{loop.served.runtime}, {torch.get_num_threads()} threads; {len(paths)} pictures")
         server, port = start_server(model, folder)
         try:
             report(options, loop, paths, bodies, expected, server.pid, port)

@@ -118,6 +118,7 @@ def test_callers_at_once_get_their_own_answers(http: httpx.Client) -> None:
     )
     batches = re.search(r'geoclass_batch_tiles_bucket\{le="1.0"\} ([\d.]+)', http.get("/metrics").text)
     count = re.search(r"geoclass_batch_tiles_count ([\d.]+)", http.get("/metrics").text)
+    assert 'geoclass_requests_total{route="/v1/predict",status="200"}' in http.get("/metrics").text
     assert batches and count and float(count[1]) > float(batches[1]), "no two callers shared a batch"
 
 

@@ -34,6 +34,8 @@ GROWTH_BYTES = 600 << 20
 
 log = logging.getLogger(__name__)
 
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line a request
+
 Make = Callable[[random.Random], bytes]
 
 

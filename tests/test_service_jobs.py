@@ -1,5 +1,6 @@
 """Jobs of the service: accepted ones finish, whatever is killed, and results are those of the command line."""
 
+import http.server
 import signal
 import sqlite3
 import threading
@@ -19,8 +20,12 @@ from geoclass.classify import classify
 from geoclass.client import Client
 from geoclass.errors import ServiceError
 from geoclass.results import read_result
+from geoclass.service import worker
 from geoclass.service.crew import Pace
 from geoclass.service.jobs import ATTEMPTS, Jobs
+from geoclass.service.refusal import Refusal
+from geoclass.service.settings import Limits
+from geoclass.service.worker import Task
 
 SIDE = 224
 
@@ -90,9 +95,7 @@ def test_a_scene_sent_becomes_a_map(
 
 def test_a_scene_that_does_not_fit_fails_with_the_reason(client: Client, tmp_path: Path) -> None:
     nowhere = write_coordinates(tmp_path / "nowhere.tif", crs=None)
-    with pytest.raises(
-        ServiceError, match=r"failed: nowhere.tif has no CRS; assign the one|failed: in/nowhere.tif has no CRS"
-    ):
+    with pytest.raises(ServiceError, match=r"failed: nowhere.tif has no CRS; assign the one"):
         client.classify(nowhere, wait=True)
     job = client.jobs()[0]
     assert job.state == "failed" and job.remedy and "gdal_edit" in job.remedy
@@ -152,7 +155,7 @@ def test_killed_under_load_and_started_again(tiny_bundle: Path, scene: Path, slo
     with Client(server.url, TOKEN) as client:
         slow = client.classify("slow.tif", upload=False, name="slow")
         wait_for(lambda: client.job(slow.id).done > 0)
-    worker = children(server, "geoclass.service.worker")[0]
+    process = children(server, "geoclass.service.worker")[0]
     senders = [threading.Thread(target=send) for _ in range(2)]
     for sender in senders:
         sender.start()
@@ -160,7 +163,7 @@ def test_killed_under_load_and_started_again(tiny_bundle: Path, scene: Path, slo
     server.kill()
     for sender in senders:
         sender.join()
-    wait_for(lambda: not worker.is_running() or worker.status() == "zombie")
+    wait_for(lambda: not process.is_running() or process.status() == "zombie")
     parts = list((data / "jobs" / slow.id / "out").glob(".slow.journal/part-*"))
     assert parts, "what was done is kept"
     (data / "jobs" / "0123456789abcdef").mkdir()  # as left by a kill between an upload and its acceptance
@@ -231,3 +234,52 @@ def test_children_do_not_see_the_token(server: Process, client: Client) -> None:
     for job in client.jobs():
         if not job.over:
             client.cancel(job.id)
+
+
+def test_urls_are_fetched_without_redirects_and_within_limits(
+    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker's own part, in this process: what it reads from an allowed address, and what it refuses."""
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = scene.read_bytes() if "county" in self.path else b"<html>not found</html>"
+            self.send_response(302 if "moved" in self.path else 404 if "missing" in self.path else 200)
+            self.send_header("location", "http://127.0.0.1:9/county.tif")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    monkeypatch.chdir(tmp_path)
+    site = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=site.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{site.server_port}/open"
+    said: list[dict] = []
+
+    def read(url: str, limits: Limits = Limits()) -> Path:  # noqa: B008  (frozen)
+        task = Task(tmp_path, [url], False, "m.pt", "x", {}, [], [base], "cpu", "torch", limits)
+        return worker._scene(task, 0, url, lambda **event: said.append(event))
+
+    try:
+        found = read(f"{base}/county.tif?signature=secret")
+        assert found == Path("in/county-1.tif") and found.read_bytes() == scene.read_bytes()
+        assert read(f"{base}/county.tif?signature=secret") == found and len(said) == 1, "it is fetched once"
+        found.unlink()
+        for url, words in (
+            (f"{base}/county-moved.tif", "302"), (f"{base}/missing.tif", "404"), (f"{base}/page.tif", "none of"),
+            (f"{base}x/county.tif", "not on the service's list"), ("http://127.0.0.1:9/county.tif", "not on the service's list"),
+        ):  # fmt: skip
+            with pytest.raises(Refusal, match=words) as refusal:
+                read(f"{url}?signature=secret")
+            assert "secret" not in str(refusal.value)
+        with pytest.raises(Refusal, match="larger than 1,000"):
+            read(f"{base}/county.tif", Limits(upload_bytes=1000))
+        with pytest.raises(Refusal, match="blocks of"):
+            read(f"{base}/county-blocks.tif", Limits(block_bytes=1000))
+        with pytest.raises(Refusal, match="pixels, more than"):
+            read(f"{base}/county-pixels.tif", Limits(scene_pixels=1000))
+        assert "secret" not in str(said)
+    finally:
+        site.shutdown()

@@ -97,7 +97,7 @@ class Gate:
     def _check_origin(self, headers: Headers, scope: Scope) -> None:
         """Pages of other sites may not speak to the service through a visitor's browser."""
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(_safe(origin)).netloc.lower() != headers.get("host", "").lower()
+        foreign = origin is not None and _netloc(origin) != headers.get("host", "").lower()
         if scope["method"] not in READING and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             foreign = True
         if foreign:
@@ -218,6 +218,9 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _safe(url: str) -> str:
-    """A URL that urlsplit takes: unmatched brackets make it raise."""
-    return "null" if "[" in url.replace("[::1]", "") or "]" in url.replace("[::1]", "") else url
+def _netloc(url: str) -> str:
+    """The host and port of an Origin; nothing for what is no URL, as `null`."""
+    try:
+        return urlsplit(url).netloc.lower()
+    except ValueError:  # of unmatched brackets
+        return ""

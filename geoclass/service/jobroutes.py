@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 
 from .jobs import Job, State, new_id
-from .kinds import SCENES, kind_of
+from .kinds import SCENES, kind_of, plain
 from .places import allowed_path, allowed_url, is_url
 from .problems import declared, invalid
 from .receiving import Received, received
@@ -161,11 +161,6 @@ def _accept(
     found = service.jobs.add(name, served.name, spec, job)
     service.crew.wake()
     return found
-
-
-def plain(text: str) -> str:
-    """A text as the name of files: letters, digits, - and _."""
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")[:64] or "scene"
 
 
 def _unique(stem: str, suffix: str, taken: Sequence[str]) -> str:

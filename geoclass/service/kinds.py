@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,3 +49,8 @@ def kind_of(path: Path, name: str, allowed: tuple[Kind, ...]) -> Kind:
     if kind is None or kind not in allowed:
         raise Refusal(415, f"{name} is none of {', '.join(k.name for k in allowed)}", "convert it, then send it again")
     return kind
+
+
+def plain(text: str) -> str:
+    """A text as the name of files: letters, digits, - and _."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "_", text).strip("_-")[:64] or "scene"

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from urllib.parse import urlsplit
 
 import filelock
 
 from ..errors import GeoclassError
 from .examiner import describe
-from .kinds import SCENES, kind_of
+from .kinds import SCENES, kind_of, plain
 from .places import allowed_path, allowed_url, is_url
 from .refusal import Refusal, refused
 from .settings import Limits
@@ -77,7 +78,7 @@ def finished(task: Task) -> dict[str, str] | None:
 
 
 def carry_out(task: Task, tell: Tell) -> dict[str, str]:
-    """Classify the sources. Raises GeoclassError of every kind that they call for."""
+    """Classify the sources, in the job's folder as the working one. Raises GeoclassError of every kind they call for."""
     with filelock.FileLock(task.folder / "lock", timeout=60):  # a killed service's worker may be just about to end
         done = finished(task)
         if done is None:
@@ -92,45 +93,44 @@ def carry_out(task: Task, tell: Tell) -> dict[str, str]:
 def _scene(task: Task, number: int, source: str, tell: Tell) -> Path:
     """The local file of one source, once its kind and header are fit."""
     if task.uploaded:
-        path = task.folder / "in" / source
+        path = Path("in") / source
     elif is_url(source):
         path = _fetched(task, number, allowed_url(source, task.urls), tell)
     else:
         path = allowed_path(source, [Path(root) for root in task.roots])
-    name = source.rpartition("/")[2]
-    kind = kind_of(path, name, SCENES)
-    describe(str(path), name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
+    kind = kind_of(path, path.name, SCENES)
+    describe(str(path), path.name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
     return path
 
 
 def _fetched(task: Task, number: int, url: str, tell: Tell) -> Path:
     """The file at a URL, kept in the job's folder. Redirects are not followed: they could lead anywhere."""
+    stem = f"{plain(Path(urlsplit(url).path).stem)}-{number + 1}"
+    for kind in SCENES:
+        if (there := Path("in") / f"{stem}{kind.suffix}").is_file():
+            return there
+    Path("in").mkdir(exist_ok=True)
+    part = Path("in") / f"{stem}.part"
+    tell(say=f"fetching source {number + 1}")
+    _fetch(url, part, f"source {number + 1}", task.limits.upload_bytes)
+    return part.rename(part.with_suffix(kind_of(part, f"source {number + 1}", SCENES).suffix))
+
+
+def _fetch(url: str, part: Path, name: str, most: int) -> None:
+    # The URL may hold a secret (a signature): it is in no message.
     import httpx
 
-    path = task.folder / "in" / f"fetched-{number}"
-    if path.is_file():
-        return path
-    path.parent.mkdir(exist_ok=True)
-    part, got = path.with_suffix(".part"), 0
-    tell(say=f"fetching source {number + 1}")
+    got = 0
     try:
-        with httpx.stream("GET", url, follow_redirects=False, timeout=60) as response:
+        with httpx.stream("GET", url, follow_redirects=False, timeout=60) as response, part.open("wb") as stream:
             if response.status_code != 200:
-                raise Refusal(422, f"source {number + 1} was answered with {response.status_code}", "check the URL")
-            with part.open("wb") as stream:
-                for piece in response.iter_bytes(PIECE):
-                    got += len(piece)
-                    if got > task.limits.upload_bytes:
-                        raise Refusal(
-                            413, f"source {number + 1} is larger than {task.limits.upload_bytes:,} bytes", "cut it"
-                        )
-                    stream.write(piece)
+                raise Refusal(422, f"{name} was answered with {response.status_code}", "check the URL")
+            for piece in response.iter_raw(PIECE):
+                got += stream.write(piece)
+                if got > most:
+                    raise Refusal(413, f"{name} is larger than {most:,} bytes", "cut it into parts")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise Refusal(
-            422, f"source {number + 1} cannot be fetched ({type(error).__name__})", "check the URL"
-        ) from error
-    part.replace(path)
-    return path
+        raise Refusal(422, f"{name} cannot be fetched ({type(error).__name__})", "check the URL") from error
 
 
 def _classify(task: Task, scenes: list[Path], tell: Tell) -> None:
@@ -148,7 +148,7 @@ def _classify(task: Task, scenes: list[Path], tell: Tell) -> None:
     result = classify(
         scenes,
         task.model,
-        out=task.folder / "out",
+        out="out",
         name=task.name,
         formats=("geojson",),
         device=task.device,
@@ -176,6 +176,7 @@ def main() -> None:
             events.flush()
 
     task = task_of(sys.stdin.readline())
+    os.chdir(task.folder)  # so that results and messages say in/scene.tif, and not where the service keeps its data
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     with suppress(OSError, AttributeError):  # Windows has no nice
         os.nice(5)  # callers who wait for one answer come before maps
@@ -184,7 +185,11 @@ def main() -> None:
     except Exception as error:  # all that can happen becomes the job's error
         known = isinstance(error, GeoclassError)
         text = str(error) if known else f"unexpected failure ({type(error).__name__}: {error}); please report it"
-        found = error if isinstance(error, Refusal) else refused(GeoclassError(text.replace(f"{task.folder}/", "")))
+        found = (
+            error
+            if isinstance(error, Refusal)
+            else refused(GeoclassError(text.replace(f"{task.folder}/", "").replace("in/", "")))
+        )
         tell(error=found.what, remedy=found.remedy)
 
 
