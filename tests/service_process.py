@@ -27,7 +27,7 @@ class Process:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log.append(line)
-            if found := re.search(r"geoclass answers at (\S+)", line):
+            if found := re.search(r"answers at (\S+)", line):
                 self.url = found[1]
                 break
         else:

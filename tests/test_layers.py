@@ -39,7 +39,7 @@ ORDER = [
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
     "doctor", "matching", "parts", "cluster.block", "cluster.classifying", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo",
-    "service.settings", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
+    "service.settings", "service.folder", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
     "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
     "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
     "service.jobroutes", "service.app", "service.serving", "cli",
@@ -66,6 +66,7 @@ FREE_OF_TORCH = [
     "outputs.report",
     "cluster.crew",
     "client",
+    "service.serving",
     "service.worker",
 ]
 

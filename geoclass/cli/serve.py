@@ -116,15 +116,12 @@ def command(
         limits=Limits(upload_bytes=max_upload * MEBI),
         **given,
     )
-    from ..environment import require_matching_torch
-
-    require_matching_torch()
     from ..service.serving import serve
 
     say = console(ctx)
 
     def ready(address: str) -> None:
-        say.print(f"geoclass answers at {escape(address)}")
+        say.print(f"answers at {escape(address)}")
         if not token:
             click.echo(f"access token: {settings.token}")
         if not settings.on_loopback:

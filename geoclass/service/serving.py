@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import uvicorn
 
+from ..environment import require_matching_torch
 from ..errors import ServiceError
-from .app import build_app
+from .folder import claim
 from .settings import Settings
-from .state import open_service
 
 GRACE_S = 10
 """Seconds that answers in the making have when the service is told to stop."""
@@ -21,8 +21,11 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
 
     Raises GeoclassError where the address is taken, the data folder in use, or a model is none.
     """
-    listener = _listen(settings)
-    with listener:
+    with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
+        require_matching_torch()
+        from .app import build_app
+        from .state import open_service
+
         service = open_service(settings)
         port = listener.getsockname()[1]
         config = uvicorn.Config(

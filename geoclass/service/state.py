@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import filelock
 from fastapi import Request
 
-from ..errors import ServiceError
-from ..files import require_writable
 from .crew import Crew, child_environment
 from .decoding import Decoder
 from .examining import Examiner
@@ -34,7 +31,6 @@ class Service:
     examiner: Examiner
     decoder: Decoder
     incoming: Path
-    lock: filelock.BaseFileLock
 
     def model(self, name: str | None) -> Served:
         """A model by its name, the first where none is named. Raises Refusal (404)."""
@@ -59,42 +55,21 @@ class Service:
         for each in self.models.values():
             each.batcher.close()
         self.jobs.close()
-        self.lock.release()
 
 
 def open_service(settings: Settings) -> Service:
-    """Lock the data folder, load the models, open the jobs. Raises GeoclassError, as where another service has the folder."""
+    """Load the models and open the jobs, in a data folder that is claimed. Raises GeoclassError."""
     data = settings.data.resolve()
-    require_writable(data)
-    data.chmod(0o700)  # uploads and results are nobody else's
-    lock = filelock.FileLock(data / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout as error:
-        raise ServiceError(
-            f"another service uses {settings.data}; stop it, or give another folder with --data"
-        ) from error
-    try:
-        incoming = data / "incoming"
-        shutil.rmtree(incoming, ignore_errors=True)  # what a killed service was still receiving
-        incoming.mkdir()
-        metrics = Metrics()
-        jobs = Jobs(data / "jobs.sqlite")
-        examiner = Examiner(settings.limits, child_environment())
-        service = Service(
-            settings,
-            metrics,
-            open_models(settings, metrics.batch),
-            jobs,
-            Crew(jobs, data / "jobs", settings),
-            examiner,
-            Decoder(examiner, settings.limits.picture_pixels),
-            incoming,
-            lock,
-        )
-    except BaseException:
-        lock.release()
-        raise
+    incoming = data / "incoming"
+    shutil.rmtree(incoming, ignore_errors=True)  # what a killed service was still receiving
+    incoming.mkdir()
+    metrics = Metrics()
+    models = open_models(settings, metrics.batch)
+    jobs = Jobs(data / "jobs.sqlite")
+    examiner = Examiner(settings.limits, child_environment())
+    decoder = Decoder(examiner, settings.limits.picture_pixels)
+    crew = Crew(jobs, data / "jobs", settings)
+    service = Service(settings, metrics, models, jobs, crew, examiner, decoder, incoming)
     metrics.gauges = service.figures
     return service
 
