@@ -25,7 +25,8 @@ ORDER = [
     "cluster.pictures",
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
-    "results", "remap",
+    "database.address", "database.connecting", "database.systems", "database.tables", "database.views", "database.styles",
+    "database.copying", "database.reading", "results", "database.loading", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
     "evaluation.assessment",
     "learning.features", "learning.augment", "learning.heads", "learning.finetune", "train", "learning.search", "single",
@@ -61,6 +62,7 @@ FREE_OF_TORCH = [
     "history.registry",
     "outputs.report",
     "cluster.crew",
+    "database.loading",
 ]
 
 
