@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyproj
 
+from ..errors import DatabaseError
 from ..grid import TileGrid
 from .address import psycopg_or_refuse
 
@@ -18,8 +19,12 @@ OWN_SRIDS = range(910_000, 998_000)
 
 
 def srid_of(connection: psycopg.Connection[Any], postgis: str, grid: TileGrid) -> int:
-    """The SRID of the grid's CRS, entered into `spatial_ref_sys` where it is not there yet. `postgis` is its schema."""
-    sql = psycopg_or_refuse().sql
+    """The SRID of the grid's CRS, entered into `spatial_ref_sys` where it is not there yet. `postgis` is its schema.
+
+    Raises DatabaseError where it may not be entered.
+    """
+    driver = psycopg_or_refuse()
+    sql = driver.sql
     table = sql.Identifier(postgis, "spatial_ref_sys")
     code = grid.crs.to_epsg(min_confidence=90)
     wkt = _wkt(grid.crs)
@@ -31,12 +36,16 @@ def srid_of(connection: psycopg.Connection[Any], postgis: str, grid: TileGrid) -
         if code or found[0] == wkt:
             return int(number)
         number += 1  # another system has the same number
-    connection.execute(
-        sql.SQL("INSERT INTO {} (srid, auth_name, auth_srid, srtext, proj4text) VALUES (%s, %s, %s, %s, %s)").format(
-            table
-        ),
-        (number, "EPSG" if code else "geoclass", number, wkt, _proj4(grid.crs)),
-    )
+    insert = "INSERT INTO {} (srid, auth_name, auth_srid, srtext, proj4text) VALUES (%s, %s, %s, %s, %s)"
+    values = (number, "EPSG" if code else "geoclass", number, wkt, _proj4(grid.crs))
+    try:
+        connection.execute(sql.SQL(insert).format(table), values)
+    except driver.errors.InsufficientPrivilege as error:
+        user = connection.info.user
+        raise DatabaseError(
+            f"PostGIS does not know the CRS {grid.crs.name!r}, and user {user} may not enter it into spatial_ref_sys; have an "
+            f"administrator run: GRANT INSERT ON {postgis}.spatial_ref_sys TO {user}"
+        ) from error
     return int(number)
 
 
