@@ -19,7 +19,7 @@ import psycopg
 
 ADMIN, PLANNER, PASSWORD = "postgres", "planner", "s3cret:pass"
 ENCODED = "s3cret%3Apass"
-OPTIONS = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "127.0.0.1", "max_wal_size": "256MB"}
+OPTIONS = {"fsync": "off", "full_page_writes": "off", "listen_addresses": "127.0.0.1", "max_wal_size": "64MB"}
 
 
 def binaries() -> Path | None:
@@ -83,7 +83,8 @@ def running(folder: Path) -> Iterator[Server]:
         run = {"cwd": home, "env": {"LC_ALL": "C", "PATH": os.environ["PATH"]}, **user}
         made = subprocess.run(
             [folder / "initdb", "-D", home / "data", "-U", ADMIN, "-A", "scram-sha-256", f"--pwfile={home / 'password'}",
-             "-E", "UTF8", "--locale=C", "--no-sync"],
+             "-E", "UTF8", "--locale=C", "--no-sync",
+             "--wal-segsize=1"],
             capture_output=True, text=True, **run,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr

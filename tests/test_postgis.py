@@ -31,6 +31,7 @@ from geoclass.database.address import parse_address
 from geoclass.database.copying import HEADER, TRAILER, pack, unpack
 from geoclass.database.loading import load_result, require_database, run_id
 from geoclass.database.reading import list_runs, read_run
+from geoclass.database.tables import LOCK
 from geoclass.database.views import probability_columns
 from geoclass.errors import DatabaseError
 from geoclass.grid import TileGrid, TileRange, cells, parse_crs
@@ -272,8 +273,14 @@ def test_who_may_only_read_can_read(postgis: Server) -> None:
         admin.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA geoclass TO reader_{database}")
     reader = postgis.address(database, f"reader_{database}")
     assert_same(read_run(reader), labels)
-    with pytest.raises(DatabaseError, match=r"user reader_.* may not do that"):
+    with pytest.raises(DatabaseError, match=r"user reader_.* may not do that .*GRANT CREATE ON DATABASE"):
         load_result(labels, reader)
+    with postgis.admin(database) as admin:
+        admin.execute(f"REVOKE SELECT ON geoclass.tiles FROM reader_{database}")
+    with pytest.raises(
+        DatabaseError, match=r"user reader_.* may not read .*GRANT SELECT ON ALL TABLES IN SCHEMA geoclass"
+    ):
+        read_run(reader)
 
 
 LOADER = """
@@ -414,6 +421,26 @@ def test_qgis_opens_views_and_table_in_the_schemes_colours(address: str, qgis_py
     assert found[odd.run_view]["valid"]
     assert found[odd.run_view]["tiles"] == 20
     assert "+proj=aea" in found[odd.run_view]["scale"]
+
+
+def test_the_questions_in_the_documentation_have_answers(address: str) -> None:
+    for date in ("2019", "2021"):
+        load_result(made(30, 20, load_scheme("nlcd6"), date=date, seed=int(date), name="county"), address)
+    change(
+        address,
+        "CREATE SCHEMA mine",
+        "CREATE TABLE mine.districts AS SELECT 'north' AS name, ST_Transform(ST_SetSRID(ST_Extent(geom)::geometry, 26919), 4326) "
+        "AS geom FROM geoclass.tiles_26919",
+    )
+    text = (Path(__file__).parent.parent / "docs" / "how-to" / "postgis.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 7
+    with psycopg.connect(address) as connection:
+        connection.execute("SET search_path = mine, public")
+        for block in blocks:
+            for statement in filter(str.strip, block.split(";")):
+                done = connection.execute(statement)
+                assert done.description is None or done.fetchall(), statement
 
 
 def test_a_style_changed_in_qgis_stays(address: str) -> None:
@@ -609,9 +636,8 @@ def test_a_load_that_fails_midway_leaves_nothing(address: str, fault: str, optio
 
 def test_two_loads_at_a_time_wait_for_each_other(address: str) -> None:
     with psycopg.connect(address) as connection:
-        connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('geoclass geoclass', 0))")
+        connection.execute(LOCK)
         refused(address + "?options=-clock_timeout%3D300ms", "another load into .* is under way")
-        load_result(made(), address, schema="elsewhere")
     load_result(made(), address)
 
 

@@ -107,6 +107,8 @@ def _shown(parameters: Mapping[str, str]) -> str:
     user, host = parameters.get("user", ""), parameters.get("host", "")
     if host.startswith("/"):  # a socket's folder
         host = host.replace("/", "%2F")
+    elif ":" in host:  # IPv6
+        host = f"[{host}]"
     secret = ":***" if "password" in parameters else ""
     at = f"{user}{secret}@" if user or secret else ""
     port = f":{parameters['port']}" if "port" in parameters else ""

@@ -20,9 +20,10 @@ LIMITS = {"statement_timeout": "10min", "lock_timeout": "60s"}
 
 
 @contextmanager
-def connected(address: Address) -> Iterator[psycopg.Connection[Any]]:
+def connected(address: Address, *, reading: bool = False) -> Iterator[psycopg.Connection[Any]]:
     """A connection in a transaction, which is committed at the end of the block and rolled back by any error.
 
+    `reading` tells that the block only reads, for the remedy where a right is missing.
     Raises DatabaseError, one line with the remedy, for whatever the database complains of.
     """
     psycopg = psycopg_or_refuse()
@@ -35,7 +36,7 @@ def connected(address: Address) -> Iterator[psycopg.Connection[Any]]:
                 )
             yield connection
     except psycopg.Error as error:
-        raise _complaint(error, address) from error
+        raise _complaint(error, address, reading) from error
     except UnicodeEncodeError as error:
         raise DatabaseError(
             f"{address.shown}: its encoding cannot hold {error.object[error.start : error.end]!r}; create it with encoding UTF8"
@@ -90,7 +91,7 @@ def _refusal(error: psycopg.Error, address: Address) -> DatabaseError:
     return DatabaseError(f"cannot connect to {where}: {text}; check host, port, user and database")
 
 
-def _complaint(error: psycopg.Error, address: Address) -> DatabaseError:
+def _complaint(error: psycopg.Error, address: Address, reading: bool) -> DatabaseError:
     """What went wrong in a transaction, of which nothing is stored then."""
     errors, where = psycopg_or_refuse().errors, address.shown
     text = _one_line(error)
@@ -100,6 +101,9 @@ def _complaint(error: psycopg.Error, address: Address) -> DatabaseError:
         return DatabaseError(
             f"the disk of {where} is full ({text}); nothing was stored: free some space there and load again"
         )
+    if isinstance(error, errors.InsufficientPrivilege) and reading:
+        grant = f"GRANT USAGE ON SCHEMA {address.schema} TO {user}; GRANT SELECT ON ALL TABLES IN SCHEMA {address.schema} TO {user}"
+        return DatabaseError(f"user {user} may not read results in {where} ({text}); have their owner run: {grant}")
     if isinstance(error, errors.InsufficientPrivilege):
         return DatabaseError(
             f"user {user} may not do that in {where} ({text}); have its owner run: GRANT CREATE ON DATABASE {database} TO {user}, "

@@ -43,7 +43,7 @@ class Run:
 def list_runs(address: str | Address, schema: str | None = None) -> list[Run]:
     """The results in a database, the last loaded first; none where nothing was ever loaded. Raises DatabaseError."""
     at = parse_address(address, schema)
-    with connected(at) as connection:
+    with connected(at, reading=True) as connection:
         return _runs(connection, at) if has_tables(connection, at) else []
 
 
@@ -54,7 +54,7 @@ def read_run(address: str | Address, run: str | None = None, schema: str | None 
     Tiles deleted since are absent. Raises DatabaseError where the run is not there, or its rows are damaged.
     """
     at = parse_address(address, schema)
-    with connected(at) as connection:
+    with connected(at, reading=True) as connection:
         found = _wanted(_runs(connection, at) if has_tables(connection, at) else [], run or at.run, at)
         scheme, grid, info, raw = _described(connection, at, found)
         rows = _rows(connection, at, found, len(scheme), raw)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 LAYOUT = 1
 """The version of these tables; another one is refused rather than guessed at."""
 MARK = "geoclass_layout"
+# Of the whole database, not of a schema: PostGIS and the table of styles are there once, too.
+LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('geoclass', 0))"
 
 _TABLES = """
 CREATE TABLE {schema}.geoclass_layout (version integer NOT NULL, made timestamptz NOT NULL DEFAULT now());
@@ -94,11 +96,11 @@ class Place:
 def prepare(connection: psycopg.Connection[Any], address: Address) -> str:
     """Make what is missing of PostGIS, schema and tables; return the schema PostGIS is in.
 
-    Other loads into the schema wait until this transaction ends. Raises DatabaseError where PostGIS cannot be had, or
+    Other loads into the database wait until this transaction ends. Raises DatabaseError where PostGIS cannot be had, or
     the schema holds tables that are not ours or of another version.
     """
     sql = psycopg_or_refuse().sql
-    connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('geoclass ' || %s, 0))", (address.schema,))
+    connection.execute(LOCK)
     postgis = _postgis(connection, address)
     schema = sql.Identifier(address.schema)
     if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (address.schema,)).fetchone():
