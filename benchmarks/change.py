@@ -2,7 +2,7 @@
 
     python benchmarks/change.py --tiles 67080 --dates 3
 
-The results are made here: patches of land that grow a little, answers of a noisy classifier, a preview of 8 px a tile. The
+The results are made here: patches of land that grow a little, answers of a noisy classifier, a preview of up to 8 px a tile. The
 command runs as a process of its own; its seconds are wall clock, its memory the most it held.
 """
 
@@ -24,7 +24,8 @@ from geoclass.outputs.preview import write_preview
 from geoclass.outputs.vector import write_gpkg
 from geoclass.schemes import load_scheme
 
-PREVIEW_PX = 8
+PREVIEW_PX, MOST_PREVIEW_PX = 8, 2048
+"""Pixels a tile, and of the whole side: as `classify` has them."""
 FIRST_YEAR, STEP_YEARS = 2010, 6
 
 
@@ -32,6 +33,7 @@ def made(folder: Path, tiles: int, dates: int, seed: int = 0) -> list[Path]:
     """GeoPackages, with previews, of a square county of about `tiles` tiles on `dates` dates."""
     random, scheme = np.random.default_rng(seed), load_scheme("rsscn7")
     side = round(tiles**0.5)
+    px = max(1, min(PREVIEW_PX, MOST_PREVIEW_PX // side))
     grid, columns, rows = TileGrid("EPSG:26919"), *cells(TileRange(1400, 20900, 1400 + side, 20900 + side))
     truth = (
         random.integers(0, len(scheme), (side // 8 + 1, side // 8 + 1)).repeat(8, 0).repeat(8, 1)[:side, :side].ravel()
@@ -47,7 +49,7 @@ def made(folder: Path, tiles: int, dates: int, seed: int = 0) -> list[Path]:
         year = FIRST_YEAR + STEP_YEARS * date
         labels = Labels(
             grid, scheme, columns, rows, (values / values.sum(axis=1, keepdims=True)).astype(np.float32),
-            np.ones(len(truth), np.float32), random.integers(60, 190, (len(truth), PREVIEW_PX, PREVIEW_PX, 3)).astype(np.uint8),
+            np.ones(len(truth), np.float32), random.integers(60, 190, (len(truth), px, px, 3), np.uint8),
             {"name": f"county_{year}", "date": str(year), "inputs": [], "sensor": "rgb8", "bundle": "none"},
         )  # fmt: skip
         path = folder / f"county_{year}.gpkg"

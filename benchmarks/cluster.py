@@ -34,7 +34,7 @@ def bare(bundle: Path, tiles: int) -> float:
     import torch
 
     from geoclass.bundle import load_bundle
-    from geoclass.predict import Answers
+    from geoclass.runtimes.answers import Answers
 
     torch.set_num_threads(1)
     answers = Answers(load_bundle(bundle))

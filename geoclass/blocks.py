@@ -20,11 +20,20 @@ import numpy as np
 import numpy.typing as npt
 
 from .grid import IntArray, TileGrid, TileRange, bounding_range
+from .lattice import LatticeWindow, Mask, Pixels
 from .mosaic import Mosaic, MosaicReader
-from .reader import LatticeWindow, Pixels
+from .sharing import KEPT_BYTES, SharedBlocks
 
 BLOCK_BYTES = 24 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several."""
+
+BORDER_BYTES = KEPT_BYTES * 3 // 4
+"""Pixels of a file's blocks that lie across the lower border of blocks of tiles side by side: these are kept until the
+tiles below are read, so that no more than fit are read side by side before going on below."""
+
+
+LEAST_BLOCK_PX = 512
+"""What a file's blocks are taken to measure at least: a VRT tells nothing of those of its files."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +54,17 @@ class TileBlock:
 
 @dataclass(frozen=True)
 class BlockPixels:
-    """What was read for a block: `tiles` are (bands, size, size) views, `valid_fraction` (N,) in 0–1."""
+    """What was read for a block: `tiles` are (bands, size, size) views, `valid_fraction` (N,) in 0–1.
+
+    `whole` are the pixels (bands, rows × size, columns × size) of the block's range, which the tiles are windows of; None
+    where they lie apart.
+    """
 
     block: TileBlock
     tiles: Sequence[Pixels]
     valid_fraction: npt.NDArray[np.float32]
     seconds: float
+    whole: Pixels | None = None
 
 
 def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, rows: IntArray) -> list[TileBlock]:
@@ -73,7 +87,10 @@ def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, r
         wide = max(1, most // high)
         across = columns // wide
     down = -(rows // high)
-    order = np.lexsort((columns, -rows, across, down))
+    pixel_bytes = tile_bytes // grid.size_px**2
+    border = max(scene.block_shape[0], LEAST_BLOCK_PX) * wide * grid.size_px * pixel_bytes
+    side_by_side = across // max(1, BORDER_BYTES // border)
+    order = np.lexsort((columns, -rows, across, down, side_by_side))
     keys = np.stack([down[order], across[order]])
     if not len(order):
         return []
@@ -89,26 +106,33 @@ def read_block(reader: MosaicReader, grid: TileGrid, block: TileBlock) -> BlockP
     """
     start = perf_counter()
     tiles = block.range
-    window = LatticeWindow(*grid.pixel_window(tiles))
-    pixels, valid = reader.read(window)
+    pixels, valid = reader.read_masked(window_of(grid, block))
     size = grid.size_px
     down, across = tiles.top - 1 - block.rows, block.columns - tiles.left
-    if valid.all():
-        fractions = np.ones(len(block), np.float32)
-    else:
-        share = valid.reshape(tiles.rows, size, tiles.columns, size).mean(axis=(1, 3), dtype=np.float32)
-        fractions = share[down, across]
-    views = [pixels[:, r * size : (r + 1) * size, c * size : (c + 1) * size] for r, c in zip(down, across, strict=True)]
-    for view, fraction, r, c in zip(views, fractions, down, across, strict=True):
-        if 0 < fraction < 1:
-            _fill(view, valid[r * size : (r + 1) * size, c * size : (c + 1) * size])
-    return BlockPixels(block, views, fractions, perf_counter() - start)
+    places = [np.s_[r * size : (r + 1) * size, c * size : (c + 1) * size] for r, c in zip(down, across, strict=True)]
+    views = [pixels[:, rows, columns] for rows, columns in places]
+    fractions = np.ones(len(block), np.float32)
+    if valid is not None:
+        counts = np.array([np.count_nonzero(valid[place]) for place in places])
+        fractions = (counts / (size * size)).astype(np.float32)
+        for view, place, count in zip(views, places, counts, strict=True):
+            if 0 < count < size * size:
+                _fill(view, valid[place])
+    return BlockPixels(block, views, fractions, perf_counter() - start, pixels)
 
 
-def _fill(tile: Pixels, valid: npt.NDArray[np.bool_]) -> None:
-    """Give pixels without data the mean of the others, which says least about the class."""
+def window_of(grid: TileGrid, block: TileBlock) -> LatticeWindow:
+    """The pixels of a block's tiles, and of those between them."""
+    return LatticeWindow(*grid.pixel_window(block.range))
+
+
+def _fill(tile: Pixels, valid: Mask) -> None:
+    """Give pixels without data, which are 0, the mean of the others, which says least about the class."""
+    invalid, count = ~valid, np.count_nonzero(valid)
     for band in tile:
-        band[~valid] = band[valid].mean().astype(band.dtype)
+        # Sums of whole numbers are exact in any order, those of others are not.
+        mean = band.sum() / count if band.dtype.kind in "iu" else band[valid].mean()
+        np.copyto(band, mean.astype(band.dtype), where=invalid)
 
 
 def read_ahead(
@@ -124,15 +148,17 @@ def read_ahead(
     With `overlap` the threads read on while the caller works on what it was given, as suits a GPU or a slow source.
     Without it they read `threads` blocks together and rest until these are used up, as suits a CPU that decodes and
     computes with the same cores: a decoder that takes a core from a layer makes all other cores wait for it.
-    At most `threads + 1` blocks are held besides the one yielded, so memory does not grow with their number.
+    At most `threads + 1` blocks are held besides the one yielded, so memory does not grow with their number. A compressed
+    block of a file that several of `blocks` need is decoded once (see `sharing`).
     Close the iterator (or let it end) to close the handles. Raises SceneError at the block that cannot be read.
     """
     handles: queue.SimpleQueue[MosaicReader] = queue.SimpleQueue()
     local = threading.local()
+    shared = SharedBlocks([window_of(grid, block) for block in blocks])
 
     def read(block: TileBlock) -> BlockPixels:
         if not hasattr(local, "reader"):
-            local.reader = mosaic.reader(grid, bands)
+            local.reader = mosaic.reader(grid, bands, shared)
             handles.put(local.reader)
         return read_block(local.reader, grid, block)
 
@@ -163,8 +189,23 @@ def _always_ahead(
 def _in_turns(
     pool: ThreadPoolExecutor, read: Callable[[TileBlock], BlockPixels], blocks: Sequence[TileBlock], together: int
 ) -> Iterator[BlockPixels]:
-    for start in range(0, len(blocks), together):
-        pending = deque(pool.submit(read, block) for block in blocks[start : start + together])
+    for turn in _turns(blocks, together):
+        pending = deque(pool.submit(read, block) for block in turn)
         wait(pending)
         while pending:
             yield pending.popleft().result()
+
+
+def _turns(blocks: Sequence[TileBlock], together: int) -> Iterator[list[TileBlock]]:
+    """Blocks that are read together: as many as `together` whole ones hold, so that no thread rests beside a small one."""
+    most = together * max((len(block.range) for block in blocks), default=0)
+    turn: list[TileBlock] = []
+    size = 0
+    for block in blocks:
+        if turn and size + len(block.range) > most:
+            yield turn
+            turn, size = [], 0
+        turn.append(block)
+        size += len(block.range)
+    if turn:
+        yield turn

@@ -144,23 +144,26 @@ def change(
             "--aoi-name and --population name columns of an AOI file, and there is none; give one with --aoi"
         )
     coarse = load_scheme(group) if group is not None else None
-    series = align([read_result(path) for path in paths], paths=paths, dates=dates, group=coarse, built=built)
+    found = [read_result(path) for path in paths]
+    ranges = [labels.range for labels in found]
+    series = align(found, paths=paths, dates=dates, group=coarse, built=built)
+    del found
     columns = population_columns(population) if population else {}
     require_drawable(series.range)
     aois = read_named_aois(aoi, series.grid.crs, aoi_name, tuple(columns.values())) if aoi is not None else None
-    pictures = tuple(_picture(series, t) for t in range(len(series.dates)))
+    pictures = tuple(_picture(series, t, tiles) for t, tiles in enumerate(ranges))
     _say(progress, "comparing", 1)
     series, drift = guard(series, pictures, options, progress)
     told = force or not drift.withheld
     if drift.withheld:
         series = replace(series, warnings=(*series.warnings, OVERRULED if told else WITHHELD))
-    found = infer(series, threshold=threshold)
-    estimated = _estimate(Path(estimate), found) if estimate is not None else None
+    joined = infer(series, threshold=threshold)
+    estimated = _estimate(Path(estimate), joined) if estimate is not None else None
     result = ChangeResult(
-        found,
+        joined,
         drift,
-        trend(found, aois, columns, estimate=estimated),
-        rank(found) if told else None,
+        trend(joined, aois, columns, estimate=estimated),
+        rank(joined) if told else None,
         pictures,
         aois,
     )
@@ -335,13 +338,11 @@ def _names(areas: bool) -> list[str]:
     ]
 
 
-def _picture(series: Series, date: int) -> Picture | None:
-    """The preview beside a date's result, over the range of that result's own tiles."""
+def _picture(series: Series, date: int, tiles: TileRange) -> Picture | None:
+    """The preview beside a date's result, over `tiles`, the range of that result's own."""
     path = series.sources[date].path
     image = read_preview(path.with_suffix(".preview.tif")) if path is not None else None
-    if path is None or image is None:
-        return None
-    return Picture(image, read_result(path).range)
+    return None if image is None else Picture(image, tiles)
 
 
 def _write(

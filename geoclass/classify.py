@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
@@ -29,14 +29,24 @@ from .cluster.crew import Say, Spread, cluster_device, require_cluster
 from .doctor import examine, refuse_unfit
 from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError
 from .files import require_absent, require_plain_name, require_writable, write_errors
+from .gathering import gather
 from .grid import AoiRule, bounding_range
 from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
-from .parts import part_of
+from .parts import parts_of
 from .plan import Plan, make_plan
-from .runtimes.settling import Settled, Workload, device_for, open_runner, settle, settle_journalled, workload_of
+from .runtimes.answers import share_arenas
+from .runtimes.settling import (
+    Settled,
+    Workload,
+    device_for,
+    open_predictors,
+    settle,
+    settle_journalled,
+    workload_of,
+)
 from .runtimes.wanted import Choice, Wanted
 from .sensors import Sensor
 
@@ -199,6 +209,7 @@ def classify(
 
 def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
+    share_arenas()
     workload = workload_of(plan, _device(settings), settings.batch_size)
     if not settings.force:
         refuse_unfit(examine(plan, settings.out or Path(), "cpu" if settings.cluster is not None else settings.device))
@@ -206,8 +217,8 @@ def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: S
     if settings.out is None:
         settled = settle(workload, settings.wanted)
         todo = plan.blocks()
-        parts = [part for _, part in _predicted(plan, settings, workload, settled, todo, thumbnail_px, progress, say)]
-        return _assembled(plan, parts, settled.choice, 0.0, settings)
+        found = _predicted(plan, settings, workload, settled, todo, thumbnail_px, progress, say)
+        return _assembled(plan, (part for _, part in found), settled.choice, None, settings)
     return _run_to_files(plan, settings, workload, settings.out, thumbnail_px, progress, say)
 
 
@@ -258,8 +269,10 @@ def _run_to_files(
             ) from error
         if progress:
             progress("writing", len(plan), len(plan))
-        parts = [journal.read(block.number) for block in blocks]
-        result = _assembled(plan, parts, settled.choice, perf_counter() - started, settings)
+        choice = settled.choice
+        del settled  # the network is not needed for writing, and its buffers may make room for that
+        parts = (journal.read(block.number) for block in blocks)
+        result = _assembled(plan, parts, choice, started, settings)
         staged = _write(result, plan, settings, journal.stage())
         files = journal.publish(staged, out)
         journal.discard()
@@ -302,45 +315,42 @@ def _classified_here(
     thumbnail_px: int,
     readers: int | None,
 ) -> Iterator[tuple[int, Part]]:
-    runner = settled.runner or open_runner(plan.bundle, settled.choice, workload.device, network=settled.network)
-    predictor = workload.predictor(runner, thumbnail_px)
+    predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
     on_cpu = workload.device.type == "cpu"
-    threads = readers or (min(4, os.cpu_count() or 1) if on_cpu else 8)
+    cores = os.cpu_count() or 1
+    threads = readers or (min(4, cores) if on_cpu else min(8 * len(predictors), max(8, cores)))
     overlap = not on_cpu or plan.mosaic.remote
-    for pixels in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap):
-        yield pixels.block.number, part_of(pixels, predictor, plan.min_valid)
+    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
+    return parts_of(pixels, predictors, plan.min_valid)
 
 
-def _assembled(plan: Plan, parts: Sequence[Part], choice: Choice, seconds: float, settings: Settings) -> Result:
+def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings) -> Result:
     """All parts as one result, sorted from the north-west line by line."""
-    keep = np.concatenate([part.classified for part in parts])
-    if not keep.any():
-        best = max(float(part.valid_fraction.max(initial=0)) for part in parts)
+    found = gather(plan.columns, plan.rows, parts)
+    if not len(found.columns):
         raise GridError(
             "the scene has no data in any tile (all no-data); check its no-data value, or give another scene"
-            if best == 0
-            else f"no tile has a valid fraction of {plan.min_valid:g} or more (the best has {best:.2f}); lower it with --min-valid"
+            if found.best_valid == 0
+            else f"no tile has a valid fraction of {plan.min_valid:g} or more (the best has {found.best_valid:.2f}); lower it "
+            "with --min-valid"
         )
-    columns = np.concatenate([part.columns for part in parts])[keep]
-    rows = np.concatenate([part.rows for part in parts])[keep]
-    order = np.lexsort((columns, -rows))
-    left_out = plan.left_out + int((~keep).sum())
     labels = Labels(
         plan.grid,
         plan.bundle.meta.scheme,
-        columns[order],
-        rows[order],
-        np.concatenate([part.probabilities for part in parts])[order],
-        np.concatenate([part.valid_fraction for part in parts])[keep][order],
-        np.concatenate([part.thumbnails for part in parts])[order],
-        _info(plan, choice, left_out),
+        found.columns,
+        found.rows,
+        found.probabilities,
+        found.valid_fraction,
+        found.thumbnails,
+        _info(plan, choice, plan.left_out + found.left_out),
     )
     if settings.smooth is not None:  # the journal keeps what the model said, so that this may differ in a continued run
         labels = smoothing.smooth(labels, settings.smooth)
+    seconds = 0.0 if started is None else perf_counter() - started
     timings = {
         "seconds_total": seconds,
-        "seconds_reading": sum(part.read_seconds for part in parts),
-        "seconds_network": sum(part.network_seconds for part in parts),
+        "seconds_reading": found.read_seconds,
+        "seconds_network": found.network_seconds,
         "tiles_per_second": len(labels) / seconds if seconds else 0.0,
         "peak_memory_mb": peak_memory_mb(),
     }
@@ -438,7 +448,8 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
             basemap=settings.basemap,
         )
         finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, {**result.timings, "finished": finished})
+        timings = {**result.timings, "peak_memory_mb": peak_memory_mb(), "finished": finished}
+        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, timings)
     return sorted(folder.iterdir())
 
 

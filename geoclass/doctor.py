@@ -21,6 +21,7 @@ from .grid import crs_text, needs_utm
 from .plan import Plan
 from .predict import choose_device
 from .reader import Pixels
+from .runtimes.lanes import devices_of
 from .runtimes.settling import open_runner, settle, workload_of
 from .runtimes.wanted import Wanted
 from .scene import Scene, open_dataset
@@ -250,7 +251,8 @@ def _device(name: str) -> Check:
     except GeoclassError as error:
         return Check("device", "fail", *str(error).split("; ", 1))
     if device.type == "cuda":
-        return Check("device", "ok", f"torch {torch.__version__} on {torch.cuda.get_device_name(device)}")
+        names = ", ".join(torch.cuda.get_device_name(one) for one in devices_of(device))
+        return Check("device", "ok", f"torch {torch.__version__} on {names}")
     return Check("device", "ok", f"torch {torch.__version__} on the CPU, {torch.get_num_threads()} threads")
 
 

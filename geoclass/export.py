@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +24,8 @@ from .errors import BundleError, ConfigError, GeoclassError
 from .files import replacing, require_absent
 from .predict import Predictor
 from .runtimes.answers import Answers
+from .runtimes.onnx_cpu import to_onnx
 from .sensors import load_sensor
-
-OPSET = 18
-"""ONNX operator set: the first whose Resize shrinks with averaging, which tiles of another side need."""
 
 TOLERANCE = 1e-4
 INPUT, OUTPUT = "brightness", "probabilities"
@@ -149,11 +146,7 @@ def _missing_onnx() -> GeoclassError:
 
 
 def _translated(bundle: Bundle) -> Any:
-    """The bundle as a checked ONNX model with metadata.
-
-    By torch.export (dynamo=True): the older exporter, which traces, gives the same numbers for these networks and is ten
-    times as fast, but is deprecated and writes six times as many nodes.
-    """
+    """The bundle as a checked ONNX model with metadata."""
     try:
         import onnx
         import onnxscript  # noqa: F401  (torch's exporter imports it, and would fail with a text of its own)
@@ -161,19 +154,9 @@ def _translated(bundle: Bundle) -> Any:
         raise _missing_onnx() from error
     meta = bundle.meta
     example = torch.zeros(2, len(meta.bands), meta.size_px, meta.size_px)
-    quiet = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in quiet]
     try:
-        for logger in quiet:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            program = torch.onnx.export(
-                Deployed(bundle).eval(), (example,), dynamo=True, opset_version=OPSET, verbose=False,
-                input_names=[INPUT], output_names=[OUTPUT], dynamic_shapes=({0: torch.export.Dim("tiles", min=1)},),
-            )  # fmt: skip
-        assert program is not None  # it is with dynamo=True
-        model = program.model_proto
+        tiles = {0: torch.export.Dim("tiles", min=1)}
+        model = to_onnx(Deployed(bundle).eval(), example, INPUT, OUTPUT, dynamic_shapes=(tiles,))
         model.doc_string = f"{meta.backbone}: brightness 0-255 of {', '.join(meta.bands)} to class probabilities"
         model.producer_name, model.producer_version = "geoclass", __version__
         onnx.helper.set_model_props(model, _properties(bundle))
@@ -183,9 +166,6 @@ def _translated(bundle: Bundle) -> Any:
         raise BundleError(
             f"{meta.backbone} cannot be translated to ONNX ({reason}); export to safetensors instead"
         ) from error
-    finally:
-        for logger, level in zip(quiet, levels, strict=True):
-            logger.setLevel(level)
     return model
 
 

@@ -1,17 +1,21 @@
-"""Random forests inside bundles, as skops archives: plain data, with every type in them audited before it is built."""
+"""Random forests inside bundles, as skops archives: plain data, with every type in them audited before it is built.
+
+skops and scikit-learn are loaded when a forest is met: most bundles have none, and the two take 180 MB and seconds.
+"""
 
 from __future__ import annotations
 
 import io
 import zipfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import skops.io
-from sklearn.ensemble import RandomForestClassifier
 
 from .errors import BundleError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 LEAF = -1
 TRUSTED = {"sklearn.tree._tree.Tree"}
@@ -20,6 +24,8 @@ TRUSTED = {"sklearn.tree._tree.Tree"}
 
 def dump_forest(forest: RandomForestClassifier) -> bytes:
     """The forest as a skops archive."""
+    import skops.io
+
     return bytes(skops.io.dumps(forest))
 
 
@@ -30,6 +36,9 @@ def load_forest(
 
     Raises BundleError where it holds anything but a sound forest of these.
     """
+    import skops.io
+    from sklearn.ensemble import RandomForestClassifier
+
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as parts:  # skops stores; what is compressed could unpack to any size
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):

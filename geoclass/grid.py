@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -33,6 +33,10 @@ Bounds = tuple[float, float, float, float]
 
 AoiRule = Literal["touches", "center", "within"]
 IntArray = npt.NDArray[np.int64]
+
+BATCH_TILES = 16_384
+"""Tiles handled together where each costs an object or a copy: few enough that several batches fit in any memory, enough
+that what a batch costs by itself does not count."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,11 @@ class TileGrid:
             raise GridError(f"tile id {tile_id!r} is not of the grid {self.prefix}; compare results of one grid only")
         return int(found[1]), int(found[2])
 
+    def parse_ids(self, tile_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """Columns and rows of ids of this grid. Raises GridError for one of another."""
+        found = np.array([self.parse_id(tile_id) for tile_id in tile_ids], np.int64).reshape(-1, 2)
+        return found[:, 0], found[:, 1]
+
     def bounds(self, column: int, row: int) -> Bounds:
         """Bounds of one tile, in CRS units."""
         return column * self.side, row * self.side, (column + 1) * self.side, (row + 1) * self.side
@@ -177,10 +186,14 @@ class TileGrid:
         if rule == "center":
             side = self.side
             return np.asarray(shapely.intersects_xy(area, (columns + 0.5) * side, (rows + 0.5) * side))
-        squares = self.polygons(columns, rows)
-        if rule == "within":
-            return np.asarray(shapely.covers(area, squares))
-        return np.asarray(shapely.intersects(area, squares) & ~shapely.touches(area, squares))
+        keep = np.empty(len(columns), bool)
+        for part in slices(len(columns)):
+            squares = self.polygons(columns[part], rows[part])
+            if rule == "within":
+                keep[part] = shapely.covers(area, squares)
+            else:
+                keep[part] = shapely.intersects(area, squares) & ~shapely.touches(area, squares)
+        return keep
 
     def to_dict(self) -> dict[str, object]:
         """Plain values from which `from_dict` makes the same grid."""
@@ -242,6 +255,23 @@ def cells(tiles: TileRange) -> tuple[IntArray, IntArray]:
     columns = np.arange(tiles.left, tiles.right, dtype=np.int64)
     rows = np.arange(tiles.top - 1, tiles.bottom - 1, -1, dtype=np.int64)
     return np.tile(columns, len(rows)), np.repeat(rows, len(columns))
+
+
+def slices(count: int, size: int = BATCH_TILES) -> Iterator[slice]:
+    """The places from 0 to `count` in pieces of at most `size`."""
+    for start in range(0, count, size):
+        yield slice(start, min(start + size, count))
+
+
+def positions(
+    columns: IntArray, rows: IntArray, wanted_columns: IntArray, wanted_rows: IntArray
+) -> npt.NDArray[np.intp]:
+    """Where each wanted tile stands among tiles sorted from the north-west, line by line; -1 where it is none of them."""
+    tiles = bounding_range(np.concatenate([columns, wanted_columns]), np.concatenate([rows, wanted_rows]))
+    keys = (tiles.top - rows) * tiles.columns + columns - tiles.left
+    wanted = (tiles.top - wanted_rows) * tiles.columns + wanted_columns - tiles.left
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, at, -1)
 
 
 def bounding_range(columns: Sequence[int] | IntArray, rows: Sequence[int] | IntArray) -> TileRange:

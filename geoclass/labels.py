@@ -72,6 +72,18 @@ class Labels:
         info = {key: value for key, value in self.info.items() if key != SMOOTHING_KEY}
         return replace(self, probabilities=self.raw, raw=None, info=info)
 
+    def part(self, at: slice) -> Labels:
+        """Some of these labels, as views of the same arrays."""
+        return replace(
+            self,
+            columns=self.columns[at],
+            rows=self.rows[at],
+            probabilities=self.probabilities[at],
+            valid_fraction=self.valid_fraction[at],
+            thumbnails=None if self.thumbnails is None else self.thumbnails[at],
+            raw=None if self.raw is None else self.raw[at],
+        )
+
     @property
     def tile_ids(self) -> list[str]:
         return self.grid.tile_ids(self.columns, self.rows)

@@ -16,9 +16,11 @@ from .errors import SceneError
 from .files import fingerprint
 from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
 from .inputs import find_scenes
-from .reader import Lattice, LatticeWindow, Mask, Pixels, SceneReader
+from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
+from .reader import SceneReader
 from .scene import Scene
 from .sensors import Sensor
+from .sharing import SharedBlocks
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -130,9 +132,9 @@ class Mosaic:
                 found[name] = f"{scene.width}x{scene.height} {scene.dtype} {tuple(scene.transform)[:6]}"
         return found
 
-    def reader(self, grid: TileGrid, bands: Sequence[str]) -> MosaicReader:
-        """Open handles for one thread; use as a context manager."""
-        return MosaicReader(self, grid, bands)
+    def reader(self, grid: TileGrid, bands: Sequence[str], shared: SharedBlocks | None = None) -> MosaicReader:
+        """Open handles for one thread; use as a context manager. shared: what the readers of one run decode together."""
+        return MosaicReader(self, grid, bands, shared)
 
 
 def scene_centre(scene: Scene) -> tuple[float, float]:
@@ -155,18 +157,25 @@ class MosaicReader:
     """One thread's open handles on a mosaic, on a grid's pixel lattice. A context manager.
 
     Scenes whose pixels lie on the lattice come first, then the warped ones, each kind in the mosaic's order; a pixel
-    is taken from the first scene that has data there, and the others are not read for it.
+    is taken from the first scene that has data there, and the others are not read for it. `shared` is what the readers of
+    a run decode together.
     """
 
-    def __init__(self, mosaic: Mosaic, grid: TileGrid, bands: Sequence[str]) -> None:
+    def __init__(
+        self, mosaic: Mosaic, grid: TileGrid, bands: Sequence[str], shared: SharedBlocks | None = None
+    ) -> None:
         self._stack = ExitStack()
         lattice = Lattice(grid.crs, grid.res)
+        self._desk = shared.desk() if shared is not None else None
         try:
-            readers = [self._stack.enter_context(SceneReader(scene, bands, lattice)) for scene in mosaic.scenes]
+            readers = [
+                self._stack.enter_context(SceneReader(scene, bands, lattice, self._desk)) for scene in mosaic.scenes
+            ]
         except BaseException:
             self._stack.close()
             raise
         self._readers = sorted(readers, key=lambda reader: reader.warped)
+        self._layers = max(reader.layers for reader in readers)
         self._dtype = np.dtype(mosaic.dtype)
         self.bands = tuple(bands)
         self.warped = sum(reader.warped for reader in readers)
@@ -174,29 +183,61 @@ class MosaicReader:
 
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
         """(pixels, valid) of a window: (bands, height, width) in the stored type, (height, width). No data is 0."""
+        pixels, valid = self.read_masked(window)
+        return pixels, np.ones(pixels.shape[1:], bool) if valid is None else valid
+
+    def read_masked(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
+        """As `read`, but `valid` is None where every pixel has data."""
+        done = False
+        if self._desk is not None:
+            self._desk.begin(window)
+        try:
+            found = self._read(window)
+            done = True
+        finally:
+            if self._desk is not None:
+                self._desk.end(done)
+        return found
+
+    def _read(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
+        # One layer more than bands where a scene has an alpha band, which is decoded together with the others.
+        # Not zeroed as a whole: filling fresh memory costs as much as reading a file without compression.
+        canvas = np.empty((self._layers, window.height, window.width), self._dtype)
+        pixels = canvas[: len(self.bands)]
+        valid: Mask | None = None
         for reader in self._readers:
             shared = window.intersection(reader.window)
-            if not shared.empty:
-                if shared == window:
-                    pixels, valid = reader.read(window)
-                    if valid.all():
-                        return pixels, valid
-                break
-        return self._composed(window)
-
-    def _composed(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
-        pixels = np.zeros((len(self.bands), window.height, window.width), self._dtype)
-        valid = np.zeros((window.height, window.width), bool)
-        for reader in self._readers:
-            shared = _needed(valid, window).intersection(reader.window)
             if shared.empty:
                 continue
-            part, mask = reader.read(shared)
-            rows, columns = shared.slices_in(window)
-            take = mask & ~valid[rows, columns]
-            np.copyto(pixels[:, rows, columns], part, where=take)
-            valid[rows, columns] |= take
+            if valid is None:
+                mask = reader.read_into(shared, _part(canvas, shared, window)[: reader.layers])
+                if mask is None and shared == window:
+                    return pixels, None
+                valid = np.zeros((window.height, window.width), bool)
+                _begin(pixels, valid, mask, shared.slices_in(window))
+            else:
+                self._fill_in(reader, pixels, valid, shared, window)
+        if valid is None:
+            pixels[...] = 0
+            valid = np.zeros((window.height, window.width), bool)
         return pixels, valid
+
+    def _fill_in(
+        self, reader: SceneReader, pixels: Pixels, valid: Mask, shared: LatticeWindow, window: LatticeWindow
+    ) -> None:
+        """Take from one more scene what those before it had no data for."""
+        shared = where_true(~valid[shared.slices_in(window)], shared)
+        if shared.empty:
+            return
+        rows, columns = shared.slices_in(window)
+        part, mask = reader.read(shared)
+        missing = ~valid[rows, columns]
+        take = missing if mask is None else mask & missing
+        if take.all():
+            pixels[:, rows, columns] = part
+        else:
+            np.copyto(pixels[:, rows, columns], part, where=take)
+        valid[rows, columns] |= take
 
     def close(self) -> None:
         """Close every handle."""
@@ -211,14 +252,27 @@ class MosaicReader:
         self.close()
 
 
-def _needed(valid: Mask, window: LatticeWindow) -> LatticeWindow:
-    """The smallest part of `window` that holds every pixel still without data."""
-    rows, columns = np.flatnonzero(~valid.all(axis=1)), np.flatnonzero(~valid.all(axis=0))
-    if not len(rows):
-        return LatticeWindow(window.column, window.line, 0, 0)
-    return LatticeWindow(
-        window.column + int(columns[0]),
-        window.line + int(rows[0]),
-        int(columns[-1] - columns[0]) + 1,
-        int(rows[-1] - rows[0]) + 1,
-    )
+def _part(canvas: Pixels, part: LatticeWindow, window: LatticeWindow) -> Pixels:
+    rows, columns = part.slices_in(window)
+    return canvas[:, rows, columns]
+
+
+def _begin(pixels: Pixels, valid: Mask, mask: Mask | None, place: tuple[slice, slice]) -> None:
+    """Make 0 what lies around the first scene, which filled `place`, and where it has no data."""
+    rows, columns = place
+    for side in (
+        np.s_[:, : rows.start],
+        np.s_[:, rows.stop :],
+        np.s_[:, rows, : columns.start],
+        np.s_[:, rows, columns.stop :],
+    ):
+        pixels[side] = 0
+    if mask is None:
+        valid[rows, columns] = True
+        return
+    valid[rows, columns] = mask
+    inside = pixels[:, rows, columns]
+    if mask.any():
+        np.copyto(inside, 0, where=~mask)
+    else:
+        inside[...] = 0

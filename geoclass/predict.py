@@ -17,6 +17,7 @@ from .errors import UnfitError
 from .labels import ByteArray, FloatArray
 from .reader import Pixels
 from .runtimes.answers import Runner, TorchRunner
+from .runtimes.lanes import Lane, as_tensor, stacked
 from .sensors import Sensor
 from .tones import Tone
 
@@ -54,11 +55,14 @@ def choose_device(name: str = "auto") -> torch.device:
 
 def brightness_of(batch: Pixels, sensor: Sensor, device: torch.device) -> torch.Tensor:
     """(N, C, H, W) float32 brightness in 0–255 on the device; stored numbers travel there, not floats."""
-    if batch.dtype not in (np.uint8, np.int16, np.uint16, np.float32):
-        batch = batch.astype(np.float32)
-    values = torch.from_numpy(batch).to(device).to(torch.float32)
+    return scaled(as_tensor(batch).to(device), sensor)
+
+
+def scaled(stored: torch.Tensor, sensor: Sensor) -> torch.Tensor:
+    """Stored numbers of any shape as float32 brightness in 0–255, in memory of its own."""
+    values = stored.to(torch.float32, copy=True)
     scale, offset = sensor.scale.affine()
-    if batch.dtype == np.uint8 and (scale, offset) == (1.0, 0.0):
+    if stored.dtype == torch.uint8 and (scale, offset) == (1.0, 0.0):
         return values
     return values.mul_(scale).add_(offset).clamp_(0, 255)
 
@@ -90,12 +94,23 @@ def shown(tiles: TileSet) -> Iterator[npt.NDArray[np.uint8]]:
         yield from np.ascontiguousarray(brightness[:, bands].permute(0, 2, 3, 1).numpy())
 
 
+@dataclass(frozen=True)
+class Begun:
+    """N tiles that a device was given to classify: their probabilities (or what a forest reads) and thumbnails, batch by
+    batch, which are there once `done` has been waited for; `seconds` is what it took to say so."""
+
+    answers: list[torch.Tensor]
+    thumbnails: list[torch.Tensor]
+    done: torch.cuda.Event | None
+    seconds: float
+
+
 class Predictor:
     """A bundle's network made ready for a device, and the way from stored numbers to probabilities.
 
     `sensor` is the scene's: its scaling turns stored numbers into brightness, on the device. `runner` is what the network
     runs on, PyTorch where none is given: in half precision on CUDA, else in fp32. With `tone` (of the bundle's bands) the
-    network sees brightness through its curves; thumbnails show it as it is. A batch is halved, once, when memory runs out.
+    network sees brightness through its curves; thumbnails show it as it is. A batch is halved when memory runs out.
     """
 
     def __init__(
@@ -110,6 +125,7 @@ class Predictor:
         runner: Runner | None = None,
     ) -> None:
         self.device = device
+        self.lane = Lane(device)
         self.batch_size = batch_size or DEFAULT_BATCH[device.type]
         self.thumbnail_px = thumbnail_px
         meta = bundle.meta
@@ -121,45 +137,75 @@ class Predictor:
             self.forest = forest.load_forest(bundle.forest, "the bundle", **fit)
         self.temperature = meta.temperature
         self.sensor = sensor
-        self.tone = tone
+        # Made here, once: a number sent in the midst of the work would have to wait for all that is queued before it.
+        self.curves = None if tone is None else torch.from_numpy(tone.curves).to(device)
         names = list(meta.bands)
         rgb = [names.index(name) for name in ("red", "green", "blue") if name in names]
-        self.rgb = rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)]
+        self.rgb = torch.tensor(rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)], device=device)
         self.classes = len(meta.scheme)
 
-    @torch.inference_mode()
     def __call__(self, tiles: Sequence[Pixels]) -> Prediction:
-        """Classify N tiles of (bands, size, size) in stored numbers."""
+        """Classify N tiles of (bands, size, size) in stored numbers. Raises UnfitError where a single one needs more
+        memory than the GPU has."""
+        return self.finish(self.begin([as_tensor(tile) for tile in tiles]))
+
+    @torch.inference_mode()
+    def begin(self, tiles: Sequence[torch.Tensor]) -> Begun:
+        """Give the device N tiles of (bands, size, size) in stored numbers; nothing here waits for CUDA where they are
+        there already (see `Lane.send`). Raises UnfitError as above."""
         start = perf_counter()
-        probabilities = np.empty((len(tiles), self.classes), np.float32)
-        thumbnails = np.empty((len(tiles), self.thumbnail_px, self.thumbnail_px, 3), np.uint8)
+        answers: list[torch.Tensor] = []
+        thumbnails: list[torch.Tensor] = []
         at = 0
         while at < len(tiles):
             part = tiles[at : at + self.batch_size]
             try:
-                brightness = brightness_of(np.stack(part), self.sensor, self.device)
-                thumbnails[at : at + len(part)] = self._thumbnails(brightness)
-                if self.tone is not None:
-                    brightness = toned(brightness, torch.from_numpy(self.tone.curves).to(self.device))
-                probabilities[at : at + len(part)] = self._probabilities(brightness)
-            except torch.cuda.OutOfMemoryError:
+                found = self._begin(part)
+            except torch.OutOfMemoryError as error:
                 if self.batch_size == 1:
-                    raise
+                    raise UnfitError(
+                        f"{self.device} has no memory left for a single tile; end what else runs on it, or give --device cpu"
+                    ) from error
                 self.batch_size //= 2
                 torch.cuda.empty_cache()
                 continue
+            answers.append(found[0])
+            thumbnails.append(found[1])
             at += len(part)
-        return Prediction(probabilities, thumbnails, perf_counter() - start)
+        return Begun(answers, thumbnails, self.lane.mark(), perf_counter() - start)
 
-    def _thumbnails(self, brightness: torch.Tensor) -> ByteArray:
+    @torch.inference_mode()
+    def finish(self, begun: Begun) -> Prediction:
+        """Wait for what was begun. `seconds` leaves out what passed in between."""
+        start = perf_counter()
+        if begun.done is not None:
+            begun.done.synchronize()
+        probabilities, thumbnails = np.empty((0, self.classes), np.float32), self._no_thumbnails()
+        if begun.answers:
+            probabilities = np.concatenate([self._probabilities(answers) for answers in begun.answers])
+            thumbnails = np.concatenate([small.numpy() for small in begun.thumbnails])
+        return Prediction(probabilities, thumbnails, begun.seconds + perf_counter() - start)
+
+    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Answers and thumbnails of one batch, on their way to the CPU."""
+        brightness = scaled(stacked(tiles).to(self.device), self.sensor)
+        thumbnails = self.lane.fetch(self._thumbnails(brightness))
+        if self.curves is not None:
+            brightness = toned(brightness, self.curves)
+        answers = self.runner(brightness).float()
+        return self.lane.fetch(answers if self.forest is not None else torch.softmax(answers, dim=1)), thumbnails
+
+    def _thumbnails(self, brightness: torch.Tensor) -> torch.Tensor:
         # Every step-th pixel will do for a picture this small, and costs a fraction.
         step = max(1, min(4, brightness.shape[-1] // (2 * self.thumbnail_px)))
         small = torch.nn.functional.adaptive_avg_pool2d(brightness[:, self.rgb, ::step, ::step], self.thumbnail_px)
-        return np.asarray(small.round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        return small.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
-    def _probabilities(self, brightness: torch.Tensor) -> FloatArray:
-        answers = self.runner(brightness)
+    def _no_thumbnails(self) -> ByteArray:
+        return np.empty((0, self.thumbnail_px, self.thumbnail_px, 3), np.uint8)
+
+    def _probabilities(self, answers: torch.Tensor) -> FloatArray:
         if self.forest is not None:
-            shares = forest.probabilities(self.forest, answers.float().cpu().numpy(), self.classes)
-            answers = torch.from_numpy(shares).log() / self.temperature
-        return np.asarray(torch.softmax(answers.float(), dim=1).cpu().numpy())
+            shares = forest.probabilities(self.forest, answers.numpy(), self.classes)
+            answers = torch.softmax((torch.from_numpy(shares).log() / self.temperature).float(), dim=1)
+        return np.asarray(answers.numpy())

@@ -5,129 +5,112 @@ A scene whose own pixels lie on the lattice is read as it is, any other is warpe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape
+from contextlib import ExitStack
 
 import numpy as np
-import numpy.typing as npt
-import pyproj
-import rasterio
-import rasterio.enums
-import rasterio.errors
-import rasterio.vrt
-import rasterio.windows
-from affine import Affine
 
 from .errors import SceneError
-from .scene import Scene, crs_of, last_line, open_dataset
+from .filereader import FileReader
+from .files import stamp
+from .lattice import Lattice, LatticeWindow, Mask, Pixels
+from .scene import Scene
+from .sharing import Desk
 
-Pixels = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-
-MAX_SHIFT_PX = 0.25
-"""A scene is read unwarped if its pixels drift from the lattice by no more than this across its whole extent."""
-
-
-@dataclass(frozen=True)
-class Lattice:
-    """Pixels of side `res` (CRS units) anchored at the origin of `crs`; columns count east, lines south."""
-
-    crs: pyproj.CRS
-    res: float
-
-    def transform(self, column: int, line: int) -> Affine:
-        """The geotransform of an image whose upper left pixel is (column, line)."""
-        return Affine(self.res, 0, column * self.res, 0, -self.res, -line * self.res)
-
-
-@dataclass(frozen=True)
-class LatticeWindow:
-    """A half-open window of lattice pixels."""
-
-    column: int
-    line: int
-    width: int
-    height: int
-
-    def intersection(self, other: LatticeWindow) -> LatticeWindow:
-        """The shared window; its width or height is 0 where there is none."""
-        column, line = max(self.column, other.column), max(self.line, other.line)
-        right = min(self.column + self.width, other.column + other.width)
-        bottom = min(self.line + self.height, other.line + other.height)
-        return LatticeWindow(column, line, max(0, right - column), max(0, bottom - line))
-
-    @property
-    def empty(self) -> bool:
-        return self.width <= 0 or self.height <= 0
-
-    def slices_in(self, outer: LatticeWindow) -> tuple[slice, slice]:
-        """(rows, columns) of this window inside an array that covers `outer`."""
-        top, left = self.line - outer.line, self.column - outer.column
-        return slice(top, top + self.height), slice(left, left + self.width)
+__all__ = ["Lattice", "LatticeWindow", "Mask", "Pixels", "SceneReader"]
 
 
 class SceneReader:
     """Open handles on one scene, for one thread: reads windows of a lattice. A context manager.
 
     `bands` are band names in the order wanted. `shift_px` is how far the pixels were moved, at most half a pixel,
-    where the scene is read unwarped; `warped` says whether it is resampled.
+    where the scene is read unwarped; `warped` says whether it is resampled. `layers` is how many layers `read_into` fills:
+    the bands, and after them an alpha band where the scene has one. `desk` is where the readers of a run share what they
+    decode.
     """
 
-    def __init__(self, scene: Scene, bands: Sequence[str], lattice: Lattice) -> None:
+    def __init__(self, scene: Scene, bands: Sequence[str], lattice: Lattice, desk: Desk | None = None) -> None:
         scene.require_georeference()
         scene.require_bands(bands)
         self.scene = scene
         self.lattice = lattice
         self.bands = tuple(bands)
         self._stack = ExitStack()
+        self._stamps = {name: found for name in scene.files if (found := scene.stamps.get(name) or stamp(name))}
         by_name = {band.name: band for band in scene.bands}
         files: dict[str, list[tuple[int, int]]] = {}
         for position, name in enumerate(bands):
             files.setdefault(by_name[name].path, []).append((position, by_name[name].index))
+        self._files: list[FileReader] = []
+        self._places: list[list[int]] = []
         try:
-            self._files = [
-                _FileReader(
-                    self._stack, scene, path, [index for _, index in items], [place for place, _ in items], lattice
-                )
-                for path, items in files.items()
-            ]
+            for path, items in files.items():
+                indexes = [index for _, index in items]
+                self._files.append(FileReader(self._stack, scene, path, indexes, lattice, desk))
+                self._places.append([place for place, _ in items])
         except BaseException:
             self.close()
             raise
         self.window = self._files[0].window
         for item in self._files[1:]:
             self.window = self.window.intersection(item.window)
-        self.warped = any(item.vrt is not None for item in self._files)
+        self.warped = any(item.warped for item in self._files)
         self.shift_px = max(item.shift_px for item in self._files)
+        self.layers = self._files[0].layers if len(self._files) == 1 else len(self.bands)
 
-    def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
-        """(pixels, valid) of `window`, which must lie inside `self.window`: (bands, height, width), (height, width).
+    def read(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
+        """(pixels, valid) of `window`, see `read_into`: (bands, height, width), (height, width)."""
+        pixels = np.empty((self.layers, window.height, window.width), self.scene.dtype)
+        valid = self.read_into(window, pixels)
+        return pixels[: len(self.bands)], valid
 
-        Pixels keep the stored type, with the scene's value offset added; what is not finite counts as no data.
-        Raises SceneError, naming file and window, where the file cannot be read.
+    def read_into(self, window: LatticeWindow, out: Pixels) -> Mask | None:
+        """Fill `out` (`layers`, height, width) with `window`, which must lie inside `self.window`.
+
+        Pixels keep the stored type, with the scene's value offset added; what is not finite counts as no data. Returns
+        which pixels have data, None where all have; those without may hold anything. Raises SceneError, naming file and
+        window, where the file cannot be read, and where it changed while it was read.
         """
-        if len(self._files) == 1:
-            pixels, valid = self._files[0].read(window)
-        else:
-            parts = [item.read(window) for item in self._files]
-            pixels = np.empty((len(self.bands), window.height, window.width), parts[0][0].dtype)
-            for item, (part, _) in zip(self._files, parts, strict=True):
-                pixels[item.places] = part
-            # Without data only where every file is: a dark pixel may be 0 in one band alone.
-            valid = np.logical_or.reduce([mask for _, mask in parts])
+        try:
+            valid = self._files[0].read(window, out) if len(self._files) == 1 else self._read_files(window, out)
+        finally:
+            self.require_unchanged()
+        pixels = out[: len(self.bands)]
         if pixels.dtype.kind == "f":
-            finite = np.isfinite(pixels).all(axis=0)
+            finite: Mask = np.asarray(np.isfinite(pixels).all(axis=0))
             if not finite.all():
-                valid = valid & finite
-                pixels = np.where(finite, pixels, pixels.dtype.type(0))
+                valid = finite if valid is None else valid & finite
+                np.copyto(pixels, 0, where=~finite)
         if self.scene.value_offset:
-            pixels = _shifted(pixels, self.scene.value_offset)
-        return pixels, valid
+            _shift(pixels, self.scene.value_offset)
+        return valid
+
+    def _read_files(self, window: LatticeWindow, out: Pixels) -> Mask | None:
+        """Each band from its own file. Without data only where every file is: a dark pixel may be 0 in one band alone."""
+        masks: list[Mask | None] = []
+        for item, places in zip(self._files, self._places, strict=True):
+            if item.layers == 1:
+                found = item.read(window, out[places[0] : places[0] + 1])
+            else:
+                part = np.empty((item.layers, *out.shape[1:]), out.dtype)
+                found = item.read(window, part)
+                out[places] = part[: len(places)]
+            masks.append(found)
+        if any(mask is None for mask in masks):
+            return None
+        valid: Mask = np.logical_or.reduce([mask for mask in masks if mask is not None])
+        return valid
+
+    def require_unchanged(self) -> None:
+        """Raise SceneError where a local file is not what it was when the scene was opened: two maps would mix."""
+        for name, before in self._stamps.items():
+            now = stamp(name)
+            if now != before:
+                what = "is gone" if now is None else "has changed"
+                raise SceneError(
+                    f"{name} {what} since it was opened; put back what it was and repeat the command, or begin anew "
+                    "with --overwrite"
+                )
 
     def close(self) -> None:
         """Close every handle."""
@@ -140,127 +123,17 @@ class SceneReader:
         self.close()
 
 
-def _shifted(pixels: Pixels, offset: float) -> Pixels:
+def _shift(pixels: Pixels, offset: float) -> None:
+    """Add `offset` in place, within what the type can hold."""
     if pixels.dtype.kind == "f":
-        return np.asarray(pixels + pixels.dtype.type(offset))
-    limits = np.iinfo(pixels.dtype)
-    return np.clip(pixels.astype(np.int32) + int(offset), limits.min, limits.max).astype(pixels.dtype)
-
-
-class _FileReader:
-    """Some bands of one file on the lattice, as they are or through a warped view."""
-
-    def __init__(
-        self, stack: ExitStack, scene: Scene, path: str, indexes: list[int], places: list[int], lattice: Lattice
-    ) -> None:
-        self.scene, self.path, self.places = scene, path, places
-        # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
-        self.dataset = stack.enter_context(closing(open_dataset(path)))
-        self.vrt: rasterio.vrt.WarpedVRT | None = None
-        self.indexes = indexes
-        self.alpha_index = scene.alpha_index
-        aligned = self._aligned_window(lattice)
-        if aligned is not None:
-            self.window, self.shift_px = aligned
-        else:
-            self.window, self.shift_px = self._warp(stack, lattice), 0.0
-
-    def _aligned_window(self, lattice: Lattice) -> tuple[LatticeWindow, float] | None:
-        """The dataset's window on the lattice and its shift, or None where it must be warped."""
-        own, t = crs_of(self.dataset), self.dataset.transform
-        width, height = self.dataset.width, self.dataset.height
-        if own != lattice.crs or t.b or t.d or t.e >= 0:
-            return None
-        drift = max(abs(t.a / lattice.res - 1) * width, abs(-t.e / lattice.res - 1) * height)
-        if drift > MAX_SHIFT_PX:
-            return None
-        x, y = t.c / lattice.res, -t.f / lattice.res
-        column, line = math.floor(x + 0.5), math.floor(y + 0.5)
-        return LatticeWindow(column, line, width, height), max(abs(x - column), abs(y - line))
-
-    def _warp(self, stack: ExitStack, lattice: Lattice) -> LatticeWindow:
-        """Open a warped view whose pixels are lattice pixels; average where it shrinks, else cubic.
-
-        Bilinear blurs a scene of about the same GSD, and a network sees the blur: with cubic more labels stay as they were.
-        """
-        source = self.dataset
-        if self.scene.fake_alpha:
-            # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self.path))))
-        left, bottom, right, top = self.scene.outline_in(lattice.crs).bounds
-        column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
-        width = max(1, math.ceil(right / lattice.res) - column)
-        height = max(1, math.ceil(-bottom / lattice.res) - line)
-        unit_m = float(lattice.crs.axis_info[0].unit_conversion_factor)
-        shrinking = self.scene.gsd_in(lattice.crs) < 0.75 * lattice.res * unit_m
-        options: dict[str, Any] = {}
-        by_value = self.scene.validity == "nodata value" or self.scene.dtype.startswith("float")
-        if by_value:
-            nodata = math.nan if self.scene.nodata is None else self.scene.nodata
-            options = {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "YES"}
-        elif self.alpha_index is None:
-            options = {"add_alpha": True}
-            self.alpha_index = source.count + 1
-        self.vrt = rasterio.vrt.WarpedVRT(
-            source,
-            crs=rasterio.crs.CRS.from_user_input(lattice.crs),
-            transform=lattice.transform(column, line),
-            width=width,
-            height=height,
-            resampling=rasterio.enums.Resampling.average if shrinking else rasterio.enums.Resampling.cubic,
-            # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
-            XSCALE=1,
-            YSCALE=1,
-            **options,
-        )
-        stack.callback(self.vrt.close)
-        return LatticeWindow(column, line, width, height)
-
-    def read(self, window: LatticeWindow) -> tuple[Pixels, Mask]:
-        rows, columns = window.slices_in(self.window)
-        place = rasterio.windows.Window(columns.start, rows.start, window.width, window.height)
-        source = self.dataset if self.vrt is None else self.vrt
-        try:
-            pixels = source.read(self.indexes, window=place)
-            return pixels, self._valid(source, pixels, place)
-        except (rasterio.errors.RasterioError, OSError) as error:
-            cause = error.__cause__ or error
-            raise SceneError(
-                f"{self.path} cannot be read at window (column {columns.start}, row {rows.start}, "
-                f"{window.width} x {window.height}): {last_line(cause)}; the file is truncated or damaged, fetch it again"
-            ) from error
-
-    def _valid(self, source: Any, pixels: Pixels, place: rasterio.windows.Window) -> Mask:
-        nodata = self.scene.nodata
-        if self.alpha_index is not None:
-            valid: Mask = source.read(self.alpha_index, window=place) > 0
-            return valid
-        if self.scene.validity == "mask" and self.vrt is None:
-            valid = source.dataset_mask(window=place) > 0
-            return valid
-        if nodata is None or math.isnan(nodata):
-            # Values that are not finite are dealt with for all files together.
-            return np.ones(pixels.shape[1:], bool)
-        valid = pixels[0] != nodata
-        for band in pixels[1:]:
-            valid |= band != nodata
-        return valid
-
-
-def _untagged_vrt(dataset: rasterio.DatasetReader, path: str) -> str:
-    """A GDAL VRT of the same bands without colour tags."""
-    crs = escape(dataset.crs.to_wkt())
-    gt = ", ".join(repr(float(v)) for v in dataset.transform.to_gdal())
-    name = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}.get(
-        dataset.dtypes[0], "Float64"
-    )
-    source = escape(str(path if "://" in path or path.startswith("/vsi") else Path(path).resolve()))
-    bands = "".join(
-        f'<VRTRasterBand dataType="{name}" band="{i}"><SimpleSource><SourceFilename relativeToVRT="0">{source}'
-        f"</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
-        for i in dataset.indexes
-    )
-    return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}"><SRS>{crs}</SRS>'
-        f"<GeoTransform>{gt}</GeoTransform>{bands}</VRTDataset>"
-    )
+        pixels += pixels.dtype.type(offset)
+        return
+    limits, whole = np.iinfo(pixels.dtype), int(offset)
+    if abs(whole) > limits.max:
+        pixels[...] = np.clip(pixels.astype(np.int64) + whole, limits.min, limits.max)
+    elif whole < 0:
+        np.maximum(pixels, limits.min - whole, out=pixels)
+        pixels -= pixels.dtype.type(-whole)
+    else:
+        np.minimum(pixels, limits.max - whole, out=pixels)
+        pixels += pixels.dtype.type(whole)

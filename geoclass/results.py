@@ -18,8 +18,9 @@ from .grid import TileGrid
 from .labels import SMOOTHING_KEY, FloatArray, Labels
 from .outputs.style import GRID_KEY, INFO_KEY, LAYER, SCHEME_KEY
 from .schemes import ClassScheme
+from .tiletable import read_columns
 
-Fields = Mapping[str, npt.NDArray[Any]]
+Fields = dict[str, npt.NDArray[Any]]
 
 MOST_TILES_AWAY = 100_000_000
 """Columns and rows from the origin of a CRS that tiles of a metre would still need."""
@@ -46,15 +47,15 @@ def read_result(path: str | Path) -> Labels:
     described = _describe(path)
     scheme, grid, info = _metadata(path, described["layer_metadata"] or {})
     tables = [start for start in ("p_", "raw_p_") if start == "p_" or info.get(SMOOTHING_KEY)]
-    wanted = ["tile_id", "column", "row", *(f"{t}{name}" for t in tables for name in scheme.names), "valid_fraction"]
-    absent = [name for name in wanted if name not in set(described["fields"])]
+    wanted = [*(f"{t}{name}" for t in tables for name in scheme.names), "valid_fraction"]
+    absent = [name for name in ("tile_id", "column", "row", *wanted) if name not in set(described["fields"])]
     if absent:
         raise _damaged(path, f"column {absent[0]!r} is missing")
-    fields = _read(path, wanted)
+    fields, alike = _read(path, wanted, grid)
     if len(fields["row"]) != described["features"]:
         raise _damaged(path, f"{described['features']:,} tiles are announced and {len(fields['row']):,} are there")
     labels = _labels(path, fields, scheme, grid, info)
-    if len(labels) and list(fields["tile_id"][_order(fields)]) != labels.tile_ids:
+    if not alike:
         raise _damaged(path, "tile ids disagree with columns and rows")
     return labels
 
@@ -89,26 +90,23 @@ def _metadata(path: Path, texts: Mapping[str, str]) -> tuple[ClassScheme, TileGr
     return scheme, grid, info
 
 
-def _read(path: Path, wanted: list[str]) -> Fields:
+def _read(path: Path, wanted: list[str], grid: TileGrid) -> tuple[Fields, bool]:
     try:
-        with np.errstate(over="ignore"):  # a garbled number too large for float32 becomes inf, which is refused below
-            described, _, _, values = pyogrio.raw.read(path, layer=LAYER, columns=wanted, read_geometry=False)
+        return read_columns(path, LAYER, wanted, grid)
     except Exception as error:
-        # A damaged page comes up as whichever error the driver, NumPy or the decoder meets first.
+        # A damaged page comes up as whichever error the driver, Arrow or the decoder meets first.
         raise _damaged(path, str(error)) from error
-    return dict(zip((str(name) for name in described["fields"]), values, strict=True))
 
 
 def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, info: dict[str, Any]) -> Labels:
-    numbers = {name: values for name, values in fields.items() if name != "tile_id"}
-    if not all(np.issubdtype(values.dtype, np.number) and np.isfinite(values).all() for values in numbers.values()):
+    if not all(np.issubdtype(values.dtype, np.number) and np.isfinite(values).all() for values in fields.values()):
         raise _damaged(path, "a number is missing or is text")
     order = _order(fields)
     if len(order) and not (fields["valid_fraction"].min() >= 0 and fields["valid_fraction"].max() <= 1):
         raise _damaged(path, "a tile's valid fraction is not from 0 to 1")
     if max((int(np.abs(fields[name]).max()) for name in ("column", "row") if len(order)), default=0) > MOST_TILES_AWAY:
         raise _damaged(path, "a tile lies beyond the earth")
-    if len(np.unique(np.stack([fields["column"], fields["row"]]), axis=1).T) < len(order):
+    if _doubled(fields, order):
         raise _damaged(path, "a tile comes twice")
     return Labels(
         grid=grid,
@@ -125,10 +123,18 @@ def _labels(path: Path, fields: Fields, scheme: ClassScheme, grid: TileGrid, inf
 def _probabilities(
     path: Path, fields: Fields, start: str, scheme: ClassScheme, order: npt.NDArray[np.intp]
 ) -> FloatArray:
-    table = np.stack([fields[f"{start}{name}"][order] for name in scheme.names], axis=1).astype(np.float32)
+    """(N, K) out of their columns, which are let go one by one."""
+    table = np.empty((len(order), len(scheme)), np.float32)
+    for k, name in enumerate(scheme.names):
+        table[:, k] = fields.pop(f"{start}{name}")[order]
     if len(order) and (table.min() < 0 or np.abs(table.sum(axis=1) - 1).max() > SUM_SLACK):
         raise _damaged(path, "a tile's probabilities do not sum to 1")
     return table
+
+
+def _doubled(fields: Fields, order: npt.NDArray[np.intp]) -> bool:
+    columns, rows = fields["column"][order], fields["row"][order]
+    return bool(((np.diff(columns) == 0) & (np.diff(rows) == 0)).any())
 
 
 def _order(fields: Fields) -> npt.NDArray[np.intp]:

@@ -7,7 +7,6 @@ or networks; `reader` reads its pixels.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +22,11 @@ import shapely
 from affine import Affine
 
 from .errors import SceneError
+from .files import Stamp, stamp
+from .gdal import set_options
 from .sensors import Role, Sensor
 
-# A block cache of 128 MiB reads as fast as GDAL's default share of all memory. The environment variable counts
-# megabytes (rasterio.Env counts bytes), and reaches every thread; a user's own setting is kept.
-os.environ.setdefault("GDAL_CACHEMAX", "128")
+set_options()
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,8 @@ class Scene:
 
     `width`, `height`, `transform` and `block_shape` (height, width) are those of the finest band. `nodata` is the
     stored value that means no data (the file's own, or the sensor's habit), `validity` how the scene says where it
-    has none. `value_offset` is added to stored numbers on reading (Sentinel-2 baselines 04.00 and newer).
+    has none. `value_offset` is added to stored numbers on reading (Sentinel-2 baselines 04.00 and newer). `stamps` tell
+    whether a local file changed after the scene was opened; one without is compared with what it is when it is read.
     """
 
     name: str
@@ -67,6 +67,7 @@ class Scene:
     fake_alpha: bool = False
     notes: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
+    stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -161,15 +162,16 @@ def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
     return crs.sub_crs_list[0] if crs.is_compound else crs
 
 
-def open_dataset(path: str) -> rasterio.DatasetReader:
-    """Open `path` for reading. Raises SceneError for a missing file, or one that GDAL cannot read as a raster."""
+def open_dataset(path: str, overview_level: int | None = None) -> rasterio.DatasetReader:
+    """Open `path`, or one of its overviews (from 0), for reading. Raises SceneError for a missing file, or one that GDAL
+    cannot read as a raster."""
     if "://" not in path and not path.startswith(("/vsi", "<VRT")):
         if not Path(path).exists():
             raise SceneError(f"no such file: {path}; check the path")
         if Path(path).is_file() and Path(path).stat().st_size == 0:
             raise SceneError(f"{path} is empty (0 bytes); fetch it again")
     try:
-        return rasterio.open(path)
+        return rasterio.open(path) if overview_level is None else rasterio.open(path, overview_level=overview_level)
     except rasterio.errors.RasterioIOError as error:
         raise SceneError(
             f"{path} cannot be read as a raster; give a GeoTIFF, VRT or JP2 that is whole ({last_line(error)})"
@@ -270,6 +272,7 @@ def _describe(
         fake_alpha=fake_alpha,
         notes=notes,
         tags=dataset.tags(),
+        stamps={file: found for file in files if (found := stamp(file)) is not None},
     )
 
 

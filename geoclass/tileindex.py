@@ -13,6 +13,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyogrio
 
 from .aoi import aoi_area
@@ -20,14 +21,16 @@ from .blocks import BlockPixels, plan_blocks, read_ahead
 from .configs import validate
 from .errors import GridError, SceneError
 from .files import fingerprint, replacing
-from .grid import AoiRule, IntArray, TileGrid, cells
+from .grid import AoiRule, IntArray, TileGrid, cells, crs_text
 from .inputs import find_scenes
 from .mosaic import Mosaic
 from .sensors import Sensor
+from .tiletable import Values, corners, places, polygons, stream
 
 INDEX_SUFFIX = ".tiles.gpkg"
 LAYER = "tiles"
 METADATA_KEY = "GEOCLASS_TILES"
+GEOMETRY = "geom"
 MIN_VALID = 0.5
 MOST_TILES = 100_000_000
 """More tiles than this are a slip in --size or --gsd: a continent of 1 m imagery has fewer of 224 m."""
@@ -190,9 +193,26 @@ def write_index(index: TileIndex, path: Path, mosaic: Mosaic, overwrite: bool = 
         **index.info,
     }
     with replacing(path, overwrite) as temporary:
-        pyogrio.write_dataframe(
-            index.to_gdf(), temporary, layer=LAYER, driver="GPKG", layer_metadata={METADATA_KEY: json.dumps(info)}
+        pyogrio.write_arrow(
+            _tiles(index),
+            temporary,
+            layer=LAYER,
+            driver="GPKG",
+            geometry_name=GEOMETRY,
+            geometry_type="Polygon",
+            crs=crs_text(index.grid.crs),
+            layer_metadata={METADATA_KEY: json.dumps(info)},
         )
+
+
+def _tiles(index: TileIndex) -> pa.RecordBatchReader:
+    """The columns of `TileIndex.to_gdf` as a stream."""
+
+    def made(part: slice) -> dict[str, Values | pa.Array]:
+        at = index.grid, index.columns[part], index.rows[part]
+        return {**places(*at), "valid_fraction": index.valid_fraction[part], GEOMETRY: polygons(corners(*at))}
+
+    return stream(len(index), made)
 
 
 def _relative(name: str, base: Path) -> str | None:
@@ -215,7 +235,9 @@ def read_index(path: Path) -> tuple[TileIndex, Mosaic]:
     try:
         text = pyogrio.read_info(path, layer=LAYER).get("layer_metadata", {}).get(METADATA_KEY)
         info: dict[str, Any] = json.loads(text)
-        frame = pyogrio.read_dataframe(path, layer=LAYER)
+        frame = pyogrio.read_dataframe(
+            path, layer=LAYER, columns=["column", "row", "valid_fraction"], read_geometry=False
+        )
         grid = TileGrid.from_dict(info["grid"])
         files, inputs, made_with = info["files"], info["inputs"], info["offsets"]
     except (

@@ -166,15 +166,8 @@ def train(
         **fitted.record,
         "seconds": round(perf_counter() - start, 1),
     }
-    meta = BundleMeta(
-        backbone=method.backbone,
-        scheme=tiles.scheme,
-        sensor=tiles.sensor,
-        bands=tiles.bands,
-        size_px=tiles.size_px,
-        gsd_m=tiles.gsd_m,
-        mean=norm.mean,
-        std=norm.std,
+    meta = _described(
+        work,
         brightness=_brightness(fitting),
         temperature=fitted.temperature,
         input_px=None if side == tiles.size_px else side,
@@ -182,8 +175,6 @@ def train(
         projection=fitted.projection,
         training_tiles=prints_of(shown(fitting)).packed(),
         training=record,
-        created=now(),
-        geoclass_version=__version__,
     )
     return Trained(meta, fitted.state, fitted.forest, fitted.history)
 
@@ -277,24 +268,30 @@ class _Fitted:
     history: tuple[Epoch, ...] = ()
 
 
-def _extractor(work: _Work) -> Extractor:
-    """The extractor of Dask workers, who know the backbone as a bundle without a head."""
-    assert work.spread
-    tiles, method, norm = work.tiles, work.method, work.norm
-    meta = BundleMeta(
-        backbone=method.backbone,
+def _described(work: _Work, **more: Any) -> BundleMeta:
+    """What a bundle of this training says of itself, with `more` of what came of it."""
+    tiles, norm = work.tiles, work.norm
+    return BundleMeta(
+        backbone=work.method.backbone,
         scheme=tiles.scheme,
         sensor=tiles.sensor,
         bands=tiles.bands,
         size_px=tiles.size_px,
+        gsd_m=tiles.gsd_m,
         mean=norm.mean,
         std=norm.std,
         created=now(),
         geoclass_version=__version__,
+        **more,
     )
-    job = picture_job(
-        bundle_of(meta, work.network.state_dict()), tiles.sensor, work.device, 32, method.input_px or tiles.size_px
-    )
+
+
+def _extractor(work: _Work) -> Extractor:
+    """The extractor of Dask workers, who know the backbone as a bundle without a head."""
+    assert work.spread
+    tiles, side = work.tiles, work.method.input_px or work.tiles.size_px
+    bundle = bundle_of(_described(work), work.network.state_dict())
+    job = picture_job(bundle, tiles.sensor, work.device, 32, side)
     spread = work.spread
     return lambda batches: answered(job, batches, spread)
 

@@ -404,6 +404,6 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:50_000])
     chips = make_chips(GRID, np.array([1401]), np.array([20898]), [view, View("2020", None, "none", "nothing")])
     assert chips.pictures == ((None, None),) and chips.views[0].origin == "none"
-    assert "damaged" in chips.views[0].words and chips.dates == ("2016", "2020")
+    assert "has changed since it was opened" in chips.views[0].words and chips.dates == ("2016", "2020")
     beyond = make_chips(GRID, np.array([1]), np.array([1]), [view])
     assert beyond.pictures == ((None,),)

@@ -21,6 +21,7 @@ from geoclass.bundle import Bundle, BundleMeta, load_bundle, save_bundle
 from geoclass.cli import main
 from geoclass.errors import BundleError, GeoclassError, OutputError
 from geoclass.predict import Predictor
+from geoclass.runtimes import onnx_cpu
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
 
@@ -142,7 +143,7 @@ class TestOnnx:
         assert json.loads(said["geoclass.classes"]) == list(bundle.meta.scheme.names)
         assert json.loads(said["geoclass.bands"]) == ["red", "green", "blue"]
         assert type(bundle.meta.scheme).model_validate_json(said["geoclass.scheme"]) == bundle.meta.scheme
-        assert [item.version for item in model.opset_import if item.domain == ""] == [export.OPSET]
+        assert [item.version for item in model.opset_import if item.domain == ""] == [onnx_cpu.OPSET]
         assert not list(graph.parent.glob("*.data")), "the weights are inside"
 
     @pytest.mark.parametrize(

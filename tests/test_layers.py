@@ -13,13 +13,15 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "grid", "scene", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "tiletable", "lattice", "sharing", "scene",
+    "fileblocks", "vrt", "filereader", "reader", "inputs", "mosaic", "aoi",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
     "datasets.sources", "datasets.images", "datasets.candidates", "datasets.cutting", "datasets.folders", "datasets.making",
     "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
-    "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.kept",
+    "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.lanes", "runtimes.replayed",
+    "runtimes.kept",
     "runtimes.openvino_cpu", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",
     "cluster.pictures",
@@ -38,7 +40,7 @@ ORDER = [
     "outputs.trendreport", "labelling",
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
-    "doctor", "matching", "parts", "cluster.block", "cluster.classifying", "classify", "change", "describe",
+    "doctor", "matching", "parts", "gathering", "cluster.block", "cluster.classifying", "classify", "change", "describe",
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [

@@ -257,8 +257,8 @@ def test_gpkg_without_its_index_is_refused(
     make_labels: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What GDAL leaves on a disk that fills up while the index is built: a table without one, and no error."""
-    write = pyogrio.write_dataframe
-    monkeypatch.setattr(pyogrio, "write_dataframe", lambda *a, **k: write(*a, **{**k, "SPATIAL_INDEX": "NO"}))
+    write = pyogrio.write_arrow
+    monkeypatch.setattr(pyogrio, "write_arrow", lambda *a, **k: write(*a, **{**k, "SPATIAL_INDEX": "NO"}))
     with pytest.raises(OutputError, match="disk is full"):
         vector.write_gpkg(make_labels(), tmp_path / "a.gpkg")
 

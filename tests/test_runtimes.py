@@ -1,6 +1,7 @@
 """Runtimes: equal answers, the guard of int8, what `auto` remembers, and what is said where one is missing."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -384,6 +385,11 @@ class TestInt8:
         assert choice.precision == "int8"
         assert len(list(fresh_cache.glob("*.int8-*.zip"))) == 1
         assert settle(job, Wanted(precision="int8"), choice).network is not None
+
+    def test_leaves_the_log_of_its_caller_alone(self, caplog):
+        quantised._nncf()
+        logging.getLogger("caller").warning("still heard")
+        assert "still heard" in caplog.text
 
     def test_of_a_network_that_cannot_be_quantised(self, small, few, fresh_cache, monkeypatch):
         class Nothing:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..changes.posterior import ARROW, Change
 from ..errors import ChangeError
+from ..grid import positions
 from ..labels import Labels
 from .answers import KNOWN, MISSING, TIED, UNKNOWN, UNSURE, Answers, combine, read_votes, some
 from .design import FEW, LEAST, TELLING
@@ -120,8 +121,7 @@ def _frame(sample: Sample, source: Path | Change | Labels) -> Frame:
 
 
 def _places(sample: Sample, frame: Frame) -> Places:
-    order = {key: place for place, key in enumerate(frame.tile_ids)}
-    return np.array([order[key] for key in sample.tile_ids], np.intp)
+    return positions(frame.columns, frame.rows, *frame.grid.parse_ids(sample.tile_ids))
 
 
 def _missing(sample: Sample, answers: Answers, strata: Places, allowed: bool) -> list[str]:

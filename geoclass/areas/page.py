@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from ..changes.chips import View, make_chips, view_in, views_of
 from ..changes.series import Source
 from ..changes.stored import read_change
+from ..grid import positions
 from ..outputs.reviewpage import entries_of_change, entries_of_tiles, write_review
 from ..results import read_result
 from .sample import Sample
@@ -21,13 +20,11 @@ def write_sample_page(sample: Sample, source: Path, path: Path, *, overwrite: bo
     a tile became built-up, and its class on each date if the reviewer likes; for one map it asks for the class. Raises
     GeoclassError.
     """
-    places = np.array([sample.grid.parse_id(key) for key in sample.tile_ids], np.int64).reshape(-1, 2)
-    columns, rows = places[:, 0], places[:, 1]
+    columns, rows = sample.grid.parse_ids(sample.tile_ids)
     if sample.design.dates:
         change = read_change(source)
         series = change.series
-        where = {key: n for n, key in enumerate(series.tile_ids)}
-        entries = entries_of_change(change, np.array([where[key] for key in sample.tile_ids]))
+        entries = entries_of_change(change, positions(series.columns, series.rows, columns, rows))
         views: tuple[View, ...] = views_of(series)
         notes = series.warnings
     else:

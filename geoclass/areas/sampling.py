@@ -119,7 +119,7 @@ def _draw_random(frame: Frame, total: int, seed: int) -> npt.NDArray[np.intp]:
 
 def _design(frame: Frame, drawn: npt.NDArray[np.intp], kind: DesignKind, allocation: Allocation, seed: int) -> Design:
     counts = np.bincount(frame.stratum[drawn], minlength=len(frame.strata))
-    digest, ids = frame.digest, frame.tile_ids
+    digest = frame.digest
     return Design(
         kind=kind,
         allocation=allocation,
@@ -133,13 +133,13 @@ def _design(frame: Frame, drawn: npt.NDArray[np.intp], kind: DesignKind, allocat
         built=frame.built,
         open=frame.open,
         map_digest=digest,
-        sample_id=sample_id_of(digest, kind, seed, [ids[k] for k in drawn]),
+        sample_id=sample_id_of(digest, kind, seed, frame.grid.tile_ids(frame.columns[drawn], frame.rows[drawn])),
         geoclass_version=__version__,
     )
 
 
 def _table(frame: Frame, design: Design, drawn: npt.NDArray[np.intp]) -> pd.DataFrame:
-    ids, names = frame.tile_ids, np.asarray(frame.scheme.names, dtype=object)
+    names = np.asarray(frame.scheme.names, dtype=object)
     stratum = frame.stratum[drawn]
     counts = np.array([item.drawn for item in design.strata])
     chance = np.full(len(drawn), len(drawn) / len(frame))
@@ -152,7 +152,7 @@ def _table(frame: Frame, design: Design, drawn: npt.NDArray[np.intp]) -> pd.Data
         {
             "order": np.arange(1, len(drawn) + 1),
             "sample_id": design.sample_id,
-            "tile_id": [ids[k] for k in drawn],
+            "tile_id": frame.grid.tile_ids(frame.columns[drawn], frame.rows[drawn]),
             "stratum": np.asarray(frame.strata, dtype=object)[stratum],
             **{column: names[frame.classes[drawn, t]] for t, column in enumerate(maps)},
             "chance": chance,

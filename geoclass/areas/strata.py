@@ -18,7 +18,7 @@ from ..changes.posterior import ARROW, KINDS, Change
 from ..changes.series import Series
 from ..changes.stored import read_change
 from ..errors import ChangeError
-from ..grid import IntArray, TileGrid
+from ..grid import IntArray, TileGrid, slices
 from ..labels import Labels
 from ..outputs.changevector import LAYER as CHANGE_LAYER
 from ..outputs.style import LAYER
@@ -126,7 +126,9 @@ class Frame:
         )
         for values in (self.stratum, self.lines, self.classes, self.new_built, np.rint(self.ground_ha * 1e4)):
             found.update(np.ascontiguousarray(values, dtype="<i8").tobytes())
-        found.update("\n".join(self.tile_ids).encode())
+        for part in slices(len(self)):
+            ids = self.grid.tile_ids(self.columns[part], self.rows[part])
+            found.update(("\n" * (part.start > 0) + "\n".join(ids)).encode())
         return found.hexdigest()
 
 

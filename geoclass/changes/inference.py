@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..labels import FloatArray
 from .posterior import THRESHOLD, Change, Doubles, Prior
 from .series import Series
 
@@ -23,6 +24,7 @@ ROUNDS = 100
 SETTLED = 1e-5
 """Largest step of any transition probability at which the estimate has settled."""
 FITTED_TILES = 50_000
+JOINED_TILES = 32_768
 FLOOR = 1e-4
 """The least evidence for a class: no classifier is surer than that of what it does not see."""
 
@@ -32,27 +34,28 @@ def infer(series: Series, *, prior: Prior | None = None, threshold: float = THRE
 
     Without `prior` it is estimated from the series, from FITTED_TILES tiles drawn with `seed` where there are more.
     """
-    evidence = _evidence(series)
-    found = prior or estimate_prior(evidence, seed=seed)
-    joined = _Joined.of(evidence, found)
+    found = prior or estimate_prior(series.probabilities, seed=seed)
     open_, built = series.members(series.open), series.members(series.built)
-    stayed = sum(joined.from_to(k, k) for k in np.eye(len(series.scheme), dtype=bool))
-    return Change(
-        series,
-        found,
-        joined.posterior().astype(np.float32),
-        p_change=np.clip(1 - stayed, 0, 1).astype(np.float32),
-        p_new_built=np.clip(joined.from_to(open_, built), 0, 1).astype(np.float32),
-        threshold=threshold,
-    )
+    posterior = np.empty(series.probabilities.shape, np.float32)
+    p_change, p_new_built = np.empty(len(series), np.float32), np.empty(len(series), np.float32)
+    # Between evidence and answer lie some ten numbers of double precision for each of either: a part of the tiles at a time.
+    for start in range(0, len(series), JOINED_TILES):
+        part = slice(start, start + JOINED_TILES)
+        joined = _Joined.of(_evidence(series.probabilities[part]), found)
+        stayed = sum(joined.from_to(k, k) for k in np.eye(len(series.scheme), dtype=bool))
+        posterior[part] = joined.posterior()
+        p_change[part] = np.clip(1 - stayed, 0, 1)
+        p_new_built[part] = np.clip(joined.from_to(open_, built), 0, 1)
+    return Change(series, found, posterior, p_change=p_change, p_new_built=p_new_built, threshold=threshold)
 
 
-def estimate_prior(evidence: Doubles, *, seed: int = 0) -> Prior:
-    """The prior under which `evidence` (N, T, K) is most probable, drawn towards little change."""
-    count, dates, classes = evidence.shape
+def estimate_prior(probabilities: FloatArray | Doubles, *, seed: int = 0) -> Prior:
+    """The prior under which the classifier's answers (N, T, K) are most probable, drawn towards little change."""
+    count, dates, classes = probabilities.shape
     if count > FITTED_TILES:
         chosen = np.sort(np.random.default_rng(seed).choice(count, FITTED_TILES, replace=False))
-        evidence, count = evidence[chosen], FITTED_TILES
+        probabilities, count = probabilities[chosen], FITTED_TILES
+    evidence = _evidence(probabilities)
     expected = np.full((classes, classes), CHANGE / max(1, classes - 1))
     np.fill_diagonal(expected, 1 - CHANGE)
     prior = Prior(np.full(classes, 1 / classes), np.repeat(expected[None], dates - 1, axis=0))
@@ -68,8 +71,8 @@ def estimate_prior(evidence: Doubles, *, seed: int = 0) -> Prior:
     return prior
 
 
-def _evidence(series: Series) -> Doubles:
-    return np.maximum(series.probabilities.astype(np.float64), FLOOR)
+def _evidence(probabilities: FloatArray | Doubles) -> Doubles:
+    return np.maximum(probabilities.astype(np.float64), FLOOR)
 
 
 @dataclass(frozen=True)

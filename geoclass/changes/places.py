@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from ..aoi import read_aoi
 from ..errors import ChangeError
-from ..grid import IntArray, TileGrid
+from ..grid import IntArray, TileGrid, slices
 from .posterior import Doubles
 
 SLIVER = 1e-3
@@ -106,8 +106,7 @@ def tile_shares(
     grid: TileGrid, columns: IntArray, rows: IntArray, shapes: npt.NDArray[np.object_] | Sequence[shapely.Geometry]
 ) -> Any:
     """(areas, tiles) sparse: the share of each tile, from 0 to 1, that lies in each of `shapes` (in the grid's CRS)."""
-    squares = grid.polygons(columns, rows)
-    found = [_shares_of(grid, columns, rows, squares, shape) for shape in shapes]
+    found = [_shares_of(grid, columns, rows, shape) for shape in shapes]
     at = np.concatenate([tiles for tiles, _ in found]) if found else np.zeros(0, np.intp)
     values = np.concatenate([shares for _, shares in found]) if found else np.zeros(0)
     starts = np.concatenate([[0], np.cumsum([len(tiles) for tiles, _ in found])]).astype(np.intp)
@@ -115,7 +114,7 @@ def tile_shares(
 
 
 def _shares_of(
-    grid: TileGrid, columns: IntArray, rows: IntArray, squares: npt.NDArray[np.object_], shape: shapely.Geometry
+    grid: TileGrid, columns: IntArray, rows: IntArray, shape: shapely.Geometry
 ) -> tuple[npt.NDArray[np.intp], Doubles]:
     """Which tiles share area with `shape`, and how much of each."""
     window = grid.range_over(shape.bounds)
@@ -123,16 +122,27 @@ def _shares_of(
         (columns >= window.left) & (columns < window.right) & (rows >= window.bottom) & (rows < window.top)
     )
     shapely.prepare(shape)
-    near = near[shapely.intersects(shape, squares[near])]
-    shares = np.ones(len(near))
-    edge = np.flatnonzero(~shapely.covers(shape, squares[near]))
-    # Cut the outline into rows first: a coast of 80,000 points is then not cut once for every tile.
-    for row in np.unique(rows[near[edge]]):
-        here = edge[rows[near[edge]] == row]
-        left, _, right, _ = shape.bounds
-        strip = shapely.intersection(shape, shapely.box(left, row * grid.side, right, (row + 1) * grid.side))
-        shares[here] = shapely.area(shapely.intersection(strip, squares[near[here]])) / grid.side**2
+    shares = np.zeros(len(near))
+    for part in slices(len(near)):
+        at = near[part]
+        shares[part] = _shares_in(grid, rows[at], grid.polygons(columns[at], rows[at]), shape)
     return near[shares > 0], np.minimum(shares[shares > 0], 1.0)
+
+
+def _shares_in(
+    grid: TileGrid, rows: IntArray, squares: npt.NDArray[np.object_], shape: shapely.Geometry
+) -> npt.NDArray[np.float64]:
+    """The share of each of some squares that lies in `shape`, which is prepared."""
+    shares = np.asarray(shapely.intersects(shape, squares), np.float64)
+    near = np.flatnonzero(shares)
+    edge = near[~shapely.covers(shape, squares[near])]
+    left, _, right, _ = shape.bounds
+    # Cut the outline into rows first: a coast of 80,000 points is then not cut once for every tile.
+    for row in np.unique(rows[edge]):
+        here = edge[rows[edge] == row]
+        strip = shapely.intersection(shape, shapely.box(left, row * grid.side, right, (row + 1) * grid.side))
+        shares[here] = shapely.area(shapely.intersection(strip, squares[here])) / grid.side**2
+    return shares
 
 
 def overlaps(frame: gpd.GeoDataFrame, ha_per_unit: float) -> list[str]:

@@ -19,10 +19,11 @@ from ..labels import FloatArray
 from ..outputs.changevector import CHANGE_KEY, LAYER, UNCOVERED_LAYER
 from ..outputs.style import GRID_KEY, INFO_KEY, SCHEME_KEY
 from ..schemes import ClassScheme
+from ..tiletable import read_columns
 from .posterior import Change, Prior
 from .series import Series, Source, Uncovered
 
-Fields = Mapping[str, npt.NDArray[Any]]
+Values = npt.NDArray[Any]
 
 SUM_SLACK = 1e-2
 """How far a tile's probabilities may be from a sum of 1: those of a half-precision run are rounded."""
@@ -67,9 +68,8 @@ def read_change(path: Path) -> Change:
     tables = {start: [[f"{start}_{name}_{date}" for name in names] for date in dates] for start in ("p", "raw_p")}
     valid = [f"valid_fraction_{date}" for date in dates]
     numbers = ["p_change", "p_new_built", *valid, *(c for t in tables.values() for row in t for c in row)]
-    fields = _read(path, LAYER, ["tile_id", "column", "row", *numbers], described, about.tiles)
+    fields, order = _read(path, LAYER, numbers, grid, described, about.tiles)
     _require_numbers(path, fields, numbers)
-    order = _require_ids(path, fields, grid)
     posterior, raw = (_stacked(path, fields, tables[start], order) for start in ("p", "raw_p"))
     series = Series(
         grid=grid,
@@ -147,48 +147,44 @@ def _prior(path: Path, about: _About, classes: int) -> Prior:
     return Prior(start, transitions)
 
 
-def _read(path: Path, layer: str, wanted: list[str], described: Mapping[str, Any], tiles: int) -> Fields:
-    absent = [name for name in wanted if name not in set(described["fields"])]
+def _read(
+    path: Path, layer: str, wanted: list[str], grid: TileGrid, described: Mapping[str, Any], tiles: int
+) -> tuple[dict[str, Values], npt.NDArray[np.intp]]:
+    """The numbers of a layer, and the order from the north-west, line by line; a table edited in a GIS may have another."""
+    absent = [name for name in ("tile_id", "column", "row", *wanted) if name not in set(described["fields"])]
     if absent:
         raise _damaged(path, f"column {absent[0]!r} of layer {layer!r} is missing")
     try:
-        with np.errstate(over="ignore"):  # a garbled number too large for float32 becomes inf, which is refused below
-            found, _, _, values = pyogrio.raw.read(path, layer=layer, columns=wanted, read_geometry=False)
+        fields, alike = read_columns(path, layer, wanted, grid)
     except Exception as error:
-        # A damaged page comes up as whichever error the driver, NumPy or the decoder meets first.
+        # A damaged page comes up as whichever error the driver, Arrow or the decoder meets first.
         raise _damaged(path, str(error)) from error
-    fields = dict(zip((str(name) for name in found["fields"]), values, strict=True))
     if len(fields["row"]) != tiles:
         raise _damaged(path, f"{tiles:,} tiles were written to layer {layer!r} and {len(fields['row']):,} are there")
-    return fields
+    if not all(np.issubdtype(fields[name].dtype, np.integer) for name in ("column", "row")):
+        raise _damaged(path, "a column or row is missing or is no whole number")
+    if not alike:
+        raise _damaged(path, "tile ids disagree with columns and rows")
+    order = np.lexsort((fields["column"], -fields["row"]))
+    steps = [np.diff(fields[name][order]) for name in ("column", "row")]
+    if ((steps[0] == 0) & (steps[1] == 0)).any():
+        raise _damaged(path, "a tile is there twice")
+    return fields, order
 
 
-def _require_numbers(path: Path, fields: Fields, names: list[str]) -> None:
+def _require_numbers(path: Path, fields: dict[str, Values], names: list[str]) -> None:
     for name in names:
         values = fields[name]
         if not (np.issubdtype(values.dtype, np.number) and values.min() >= 0 and values.max() <= 1 + SUM_SLACK):
             raise _damaged(path, f"column {name!r} holds something else than numbers from 0 to 1")
 
 
-def _require_ids(path: Path, fields: Fields, grid: TileGrid) -> npt.NDArray[np.intp]:
-    """The order from the north-west, line by line; a table edited in a GIS may have another."""
-    if not all(np.issubdtype(fields[name].dtype, np.integer) for name in ("column", "row")):
-        raise _damaged(path, "a column or row is missing or is no whole number")
-    order = np.lexsort((fields["column"], -fields["row"]))
-    ids = grid.tile_ids(fields["column"][order], fields["row"][order])
-    if list(fields["tile_id"][order]) != ids:
-        raise _damaged(path, "tile ids disagree with columns and rows")
-    if len(set(ids)) < len(ids):
-        raise _damaged(path, "a tile is there twice")
-    return order
-
-
-def _stacked(path: Path, fields: Fields, names: list[list[str]], order: npt.NDArray[np.intp]) -> FloatArray:
-    """(N, T, K) probabilities out of their columns."""
+def _stacked(path: Path, fields: dict[str, Values], names: list[list[str]], order: npt.NDArray[np.intp]) -> FloatArray:
+    """(N, T, K) probabilities out of their columns, which are let go one by one."""
     table = np.empty((len(order), len(names), len(names[0])), np.float32)
     for t, row in enumerate(names):
         for k, name in enumerate(row):
-            table[:, t, k] = fields[name][order]
+            table[:, t, k] = fields.pop(name)[order]
     if np.abs(table.sum(axis=2) - 1).max() > SUM_SLACK:
         raise _damaged(path, "a tile's probabilities do not sum to 1")
     return table
@@ -200,8 +196,7 @@ def _uncovered(path: Path, grid: TileGrid, about: _About) -> Uncovered:
         none = np.zeros(0, np.int64)
         return Uncovered(none, none, np.zeros((0, len(names)), bool))
     described = _describe(path, UNCOVERED_LAYER)
-    fields = _read(path, UNCOVERED_LAYER, ["tile_id", "column", "row", *names], described, about.uncovered)
-    order = _require_ids(path, fields, grid)
+    fields, order = _read(path, UNCOVERED_LAYER, names, grid, described, about.uncovered)
     covered = np.stack([fields[name][order] == 1 for name in names], axis=1)
     return Uncovered(fields["column"][order].astype(np.int64), fields["row"][order].astype(np.int64), covered)
 

@@ -10,7 +10,7 @@ comes from a sample looked at by eye (Olofsson et al. 2014), which a Trend carri
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -179,7 +179,7 @@ def trend(
     places = _places(shares, ground, aois, unit_ha, people)
     spots = find_hotspots(change.p_new_built, series.columns, series.rows)
     weights = shares.multiply(ground).tocsr()
-    classes = len(series.scheme)
+    shape, kept, alone = (len(series.dates), len(series.scheme)), change.classes, series.classes
     steps = _steps(change, weights)
     return Trend(
         scheme=series.scheme,
@@ -187,9 +187,9 @@ def trend(
         years=series.years,
         built=series.built,
         places=places,
-        mapped_ha=_by_class(weights, _indicator(change.classes, classes)),
-        expected_ha=_by_class(weights, change.posterior),
-        single_ha=_by_class(weights, _indicator(series.classes, classes)),
+        mapped_ha=_by_class(weights, shape, lambda t, k: kept[:, t] == k),
+        expected_ha=_by_class(weights, shape, lambda t, k: change.posterior[:, t, k]),
+        single_ha=_by_class(weights, shape, lambda t, k: alone[:, t] == k),
         steps=steps,
         new_mapped_ha=weights @ change.new_built.astype(np.float64),
         new_expected_ha=weights @ change.p_new_built.astype(np.float64),
@@ -261,13 +261,11 @@ def _newly_built(series: Series) -> npt.NDArray[np.bool_]:
     return np.asarray(series.members(series.open)[first] & series.members(series.built)[last])
 
 
-def _indicator(classes: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.float32]:
-    return np.eye(count, dtype=np.float32)[classes]
-
-
-def _by_class(weights: Any, values: npt.NDArray[np.float32]) -> Doubles:
-    """(A, T, K) hectares: `weights` (A, N) times `values` (N, T, K), a date at a time to spare memory."""
-    return np.stack([weights @ values[:, t].astype(np.float64) for t in range(values.shape[1])], axis=1)
+def _by_class(weights: Any, shape: tuple[int, int], values: Callable[[int, int], npt.NDArray[Any]]) -> Doubles:
+    """(A, T, K) hectares: `weights` (A, N) times `values` (N,) of each date and class, one at a time to spare memory."""
+    dates, classes = shape
+    each = [[weights @ values(t, k).astype(np.float64) for k in range(classes)] for t in range(dates)]
+    return np.moveaxis(np.asarray(each, np.float64), 2, 0)
 
 
 def _steps(change: Change, weights: Any) -> tuple[Step, ...]:

@@ -37,7 +37,9 @@ sensor_option = click.option(
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda (all GPUs) or cuda:N."
+)
 
 runtime_options = all_of(
     click.option(

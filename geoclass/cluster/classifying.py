@@ -96,6 +96,7 @@ def _absolute(mosaic: Mosaic) -> Mosaic:
                 scene,
                 bands=tuple(replace(band, path=_absolute_name(band.path)) for band in scene.bands),
                 files=tuple(_absolute_name(name) for name in scene.files),
+                stamps={},  # a copy on another machine may be of another time
             )
             for scene in mosaic.scenes
         )

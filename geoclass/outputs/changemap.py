@@ -18,7 +18,7 @@ from ..changes.places import tile_shares
 from ..changes.posterior import ARROW, KINDS, Change
 from ..changes.series import Series
 from ..errors import OutputError
-from ..grid import TileRange
+from ..grid import TileRange, slices
 from .changestyle import CATEGORIES, categories
 from .colours import reader_colours
 from .lattice import Lattice
@@ -185,10 +185,14 @@ def _first(change: Change, order: npt.NDArray[np.intp]) -> dict[str, str]:
 
 def _later(change: Change, order: npt.NDArray[np.intp]) -> str:
     """What the page reads when a tile is asked for, deflated: class of each date alone (N, T), then posterior (N, T, K)."""
-    alone = change.series.classes[order].astype(np.uint8)
-    posterior = as_bytes(change.posterior[order]).astype(np.uint8)
-    packed = zlib.compress(alone.tobytes() + posterior.tobytes(), 6)
-    return base64.b64encode(packed).decode("ascii")
+    packer, found = zlib.compressobj(6), []
+    for part in slices(len(order)):
+        found.append(
+            packer.compress(change.series.probabilities[order[part]].argmax(axis=2).astype(np.uint8).tobytes())
+        )
+    for part in slices(len(order)):
+        found.append(packer.compress(as_bytes(change.posterior[order[part]]).tobytes()))
+    return base64.b64encode(b"".join([*found, packer.flush()])).decode("ascii")
 
 
 def _picture(series: Series, date: int, picture: Picture | None) -> str | None:

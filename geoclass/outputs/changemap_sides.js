@@ -2,12 +2,7 @@
 const geoclassChange = (() => {
   "use strict";
 
-  const { Cells, PatchLayer, canvasOf, decode } = geoclassGrid;
-
-  async function inflate(base64) {
-    const stream = new Blob([decode(base64, Uint8Array)]).stream().pipeThrough(new DecompressionStream("deflate"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
-  }
+  const { Cells, PatchLayer, canvasOf, decode, inflate } = geoclassGrid;
 
   /** The tiles' classes by date, their change, and, once unpacked, every probability. */
   class ChangeTiles extends Cells {

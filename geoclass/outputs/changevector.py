@@ -6,35 +6,26 @@ Layer `change` has the tiles that every date covers, layer `uncovered` those tha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyogrio
-import shapely
 
 from .. import __version__
-from ..changes.posterior import KINDS, Change
+from ..changes.posterior import ARROW, KINDS, Change
 from ..errors import OutputError
 from ..files import write_errors
-from ..grid import IntArray, TileGrid, crs_text
+from ..grid import IntArray, TileGrid
+from ..tiletable import Columns, Values, corners, places, polygons, stream, words
 from . import changeqml, style
 from .changestyle import CATEGORIES, categories
-from .geopackage import GEOMETRY, GPKG_VERSION, Style, finish
+from .geopackage import GEOMETRY, Style, finish, write_layer
 
 LAYER, UNCOVERED_LAYER = "change", "uncovered"
 CHANGE_KEY = "GEOCLASS_CHANGE"
-BATCH_TILES = 16_384
 MAX_COLUMNS = 2000
 """Of a table, in SQLite as everybody builds it (sqlite.org/limits.html)."""
-
-Values = npt.NDArray[Any]
-Columns = Callable[[slice], dict[str, Values | pa.Array]]
-"""Makes the columns of some rows, so that no more than a batch of them is in memory."""
 
 
 def write_change_gpkg(
@@ -110,57 +101,33 @@ def _write(
 ) -> None:
     """Stream the tiles into a layer: their ids and places, the columns that `more` makes, and squares."""
 
-    def batch(part: slice) -> pa.RecordBatch:
-        values: dict[str, Any] = {
-            "tile_id": grid.tile_ids(columns[part], rows[part]),
-            "column": columns[part],
-            "row": rows[part],
-            **more(part),
-            GEOMETRY: shapely.to_wkb(grid.polygons(columns[part], rows[part])),
-        }
-        return pa.RecordBatch.from_pydict(values)
+    def made(part: slice) -> dict[str, Values | pa.Array]:
+        at = grid, columns[part], rows[part]
+        return {**places(*at), **more(part), GEOMETRY: polygons(corners(*at))}
 
-    def batches() -> Iterator[pa.RecordBatch]:
-        for start in range(0, len(columns), BATCH_TILES):
-            yield batch(slice(start, start + BATCH_TILES))
-
-    first, rest = batch(slice(0, BATCH_TILES)), batches()
-    next(rest)
-    pyogrio.write_arrow(
-        pa.RecordBatchReader.from_batches(first.schema, chain([first], rest)),
-        path,
-        layer=layer,
-        driver="GPKG",
-        geometry_name=GEOMETRY,
-        geometry_type="Polygon",
-        crs=crs_text(grid.crs),
-        layer_metadata=dict(metadata),
-        SPATIAL_INDEX="YES",
-        VERSION=GPKG_VERSION,
-        IDENTIFIER=title,
-        DESCRIPTION=description,
-    )
+    write_layer(path, layer, stream(len(columns), made), grid, metadata, title, description)
 
 
 def _change_columns(change: Change, hot_spots: Values | None) -> Columns:
     series = change.series
     names, dates = series.scheme.names, series.dates
     kinds, kept, raw = change.kind, change.classes, series.classes
-    what, transition = categories(change), change.transition
+    what, count = categories(change), len(names)
+    moves = [a if a == b else a + ARROW + b for a in names for b in names]
 
     def columns(part: slice) -> dict[str, Values | pa.Array]:
         each: dict[str, Values | pa.Array] = {
-            "change": _words(what[part], [item.label for item in CATEGORIES]),
-            "transition": pa.array(transition[part], pa.string()),
-            "kind": _words(kinds[part], KINDS),
+            "change": words(what[part], [item.label for item in CATEGORIES]),
+            "transition": words(kept[part, 0] * count + kept[part, -1], moves),
+            "kind": words(kinds[part], KINDS),
             "p_change": change.p_change[part],
             "p_new_built": change.p_new_built[part],
             "new_built": change.new_built[part],
         }
         if hot_spots is not None:
             each["hot_spot"] = hot_spots[part]
-        each |= {f"class_{date}": _words(kept[part, t], names) for t, date in enumerate(dates)}
-        each |= {f"raw_class_{date}": _words(raw[part, t], names) for t, date in enumerate(dates)}
+        each |= {f"class_{date}": words(kept[part, t], names) for t, date in enumerate(dates)}
+        each |= {f"raw_class_{date}": words(raw[part, t], names) for t, date in enumerate(dates)}
         each["valid_fraction"] = series.valid_fraction[part].min(axis=1)
         each |= {f"valid_fraction_{date}": series.valid_fraction[part, t] for t, date in enumerate(dates)}
         for start, table in (("p", change.posterior), ("raw_p", series.probabilities)):
@@ -181,10 +148,6 @@ def _uncovered_columns(change: Change) -> Columns:
         return {f"covered_{date}": series.uncovered.covered[part, t] for t, date in enumerate(series.dates)}
 
     return columns
-
-
-def _words(places: npt.NDArray[np.intp], names: Any) -> pa.Array:
-    return pa.array(np.asarray(names, dtype=object)[places], pa.string())
 
 
 def _styles(change: Change) -> list[Style]:

@@ -1,18 +1,28 @@
-"""What GeoPackages of ours have beyond their table: styles that QGIS applies by itself, and a check that all is there."""
+"""GeoPackages of tiles: a layer written as a stream, styles that QGIS applies by itself, and a check that all is there."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyogrio
+
 from ..errors import OutputError
+from ..grid import TileGrid, crs_text
+from ..tiletable import gdal_option
 
 GEOMETRY = "geom"
 GPKG_VERSION = "1.3"
 """Newest GeoPackage version that GDAL 3.6, which Debian 12's QGIS uses, reads without a warning."""
+
+INDEX_OPTION = "OGR_GPKG_MAX_RAM_USAGE_RTREE"
+INDEX_BYTES = 64 << 20
+"""GDAL builds a spatial index in memory, some 75 bytes a tile, up to a tenth of the machine's; beyond this it goes on in
+the file, which takes up to twice as long and lets memory grow no further."""
 
 # The columns QGIS makes when it saves a style into a GeoPackage (src/core/providers/ogr of QGIS 3).
 STYLE_TABLE = """CREATE TABLE IF NOT EXISTS layer_styles (
@@ -34,6 +44,37 @@ class Style:
     name: str
     qml: str
     description: str
+
+
+def write_layer(
+    path: Path,
+    layer: str,
+    tiles: pa.RecordBatchReader,
+    grid: TileGrid,
+    metadata: Mapping[str, str],
+    title: str,
+    description: str,
+) -> None:
+    """Stream tiles, squares in column GEOMETRY, into a layer of `path`; the spatial index follows the last row.
+
+    Raises what pyogrio raises.
+    """
+    bound = pyogrio.get_gdal_config_option(INDEX_OPTION)  # the user's, where there is one
+    with gdal_option(INDEX_OPTION, INDEX_BYTES if bound is None else bound):
+        pyogrio.write_arrow(
+            tiles,
+            path,
+            layer=layer,
+            driver="GPKG",
+            geometry_name=GEOMETRY,
+            geometry_type="Polygon",
+            crs=crs_text(grid.crs),
+            layer_metadata=dict(metadata),
+            SPATIAL_INDEX="YES",
+            VERSION=GPKG_VERSION,
+            IDENTIFIER=title,
+            DESCRIPTION=description,
+        )
 
 
 def finish(path: Path, layer: str, rows: int, styles: Sequence[Style]) -> None:

@@ -2,7 +2,8 @@
 (() => {
   "use strict";
 
-  const { Cells, PatchLayer, canvasOf, clamp, decode } = geoclassGrid;
+  const { PatchLayer, canvasOf, clamp } = geoclassGrid;
+  const { Tiles, NONE } = geoclassTiles;
   const { $, NARROW, MapPage, register, element, canvasFrom, percent, shareText, hectaresUnder, rgb, packed, inkOn } = geoclassPage;
   // Viridis (van der Walt & Smith 2015): even steps of lightness, readable without red-green vision and in grey.
   const RAMP = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
@@ -15,27 +16,10 @@
     return from.map((value, i) => Math.round(value + (to[i] - value) * (at - low)));
   }
 
-  /** The classified tiles: class, probabilities and valid fraction of each. */
-  class Tiles extends Cells {
-    constructor(values, classCount) {
-      super(values);
-      this.classCount = classCount;
-      for (const name of ["kind", "probability", "valid"]) this[name] = decode(values[name], Uint8Array);
-      this.confidence = this.kind.map((kind, tile) => this.probability[tile * classCount + kind]);
-    }
-
-    record(tile, column, line) {
-      const from = tile * this.classCount;
-      const probabilities = Array.from(this.probability.subarray(from, from + this.classCount), (value) => value / 255);
-      const kind = this.kind[tile];
-      return { ...this.place(column, line), kind, probabilities, confidence: probabilities[kind], valid: this.valid[tile] / 255 };
-    }
-  }
-
   /** The page of one result: keeps map, legend and tile card in step with the state. */
   class Page extends MapPage {
-    constructor(container, data) {
-      super(container, data, new Tiles(data.tiles, data.classes.length));
+    constructor(container, data, id) {
+      super(container, data, new Tiles(data.tiles, data.classes.length, document.getElementById(`${id}-later`)?.textContent));
       Object.assign(this.state, { view: "class", colours: "colour", spot: -1, opacity: data.opacity, shown: data.classes.map(() => true) });
       this.makeLayers();
       this.makeLegend();
@@ -43,8 +27,24 @@
       this.makeCard();
       this.listen(container);
       this.fold(NARROW.matches);
+      if (!this.tiles.coarse) this.makeRamp();
       this.paint();
       this.fit();
+      this.whole = this.tiles.coarse ? this.unpack() : Promise.resolve(true);
+    }
+
+    /** After the first, coarse drawing: all tiles. */
+    async unpack() {
+      await new Promise((settle) => setTimeout(settle, 30));
+      try {
+        await this.tiles.unpack();
+      } catch {
+        $("foot").append(element("p", "", "This browser is too old to unpack all tiles; it shows the commonest class of some at a time."));
+        return false;
+      }
+      this.makeRamp();
+      this.paint();
+      return true;
     }
 
     get panes() {
@@ -59,7 +59,9 @@
       const { columns, rows } = this.tiles;
       this.raster = canvasOf(columns, rows);
       this.pixels = this.raster.getContext("2d").createImageData(columns, rows);
-      this.classes = new PatchLayer(this.lattice, this.raster, { pane: "classes", crisp: true, opacity: this.state.opacity }).addTo(this.map);
+      this.classes = new PatchLayer(this.lattice, this.raster, { pane: "classes", crisp: true, opacity: this.state.opacity });
+      this.classes.coarser = (side) => this.coarser(side);
+      this.classes.addTo(this.map);
       if (this.data.preview) this.addPreview(this.data.preview);
       if (this.data.aois.length) this.aois = this.makeAois().addTo(this.map);
     }
@@ -80,12 +82,34 @@
       const visible = this.data.classes.map((_, kind) => (spot < 0 ? shown[kind] : kind === spot));
       const { kind, confidence } = this.tiles;
       const flat = this.data.classes.map((_, k) => (visible[k] ? packed(rgb(this.colourOf(k))) : 0));
+      // The commonest class would hide what is rare just where only that is to be seen.
+      Object.assign(this, { flat, squares: new Map(), commonest: !kind || (view === "class" && visible.every(Boolean)) });
+      if (!kind) return this.classes.redraw();
       const { floor } = this.data;
       const ramp = Array.from({ length: 256 }, (_, byte) => packed(rampColour((byte / 255 - floor) / (1 - floor))));
       const colour = view === "class" ? (tile) => flat[kind[tile]] : (tile) => (visible[kind[tile]] ? ramp[confidence[tile]] : 0);
       this.tiles.paint(new Uint32Array(this.pixels.data.buffer), colour);
       this.raster.getContext("2d").putImageData(this.pixels, 0, 0);
       this.classes.redraw();
+    }
+
+    /** Where tiles are smaller than half a pixel: a picture of the commonest class of those that share one. Until the tiles
+        are unpacked: the picture that the page came with. */
+    coarser(side) {
+      if (!this.commonest) return null;
+      const per = this.tiles.kind ? 2 ** Math.floor(Math.log2(1 / side)) : this.tiles.coarse.per;
+      if (per < 2) return null;
+      if (!this.squares.has(per)) this.squares.set(per, this.pictureOf(this.tiles.kind ? this.tiles.commonest(per) : this.tiles.coarse));
+      return this.squares.get(per);
+    }
+
+    pictureOf({ per, columns, kinds }) {
+      const picture = canvasOf(columns, kinds.length / columns);
+      const ctx = picture.getContext("2d");
+      const pixels = ctx.createImageData(picture.width, picture.height);
+      new Uint32Array(pixels.data.buffer).set(Uint32Array.from(kinds, (kind) => (kind === NONE ? 0 : this.flat[kind])));
+      ctx.putImageData(pixels, 0, 0);
+      return { picture, per };
     }
 
     spotlight(kind) {
@@ -120,7 +144,6 @@
           this.paint();
         });
       }
-      this.makeRamp();
       this.colourLegend();
     }
 
@@ -162,14 +185,18 @@
     makeRamp() {
       const { floor } = this.data;
       const bins = new Array(BINS).fill(0);
-      const sorted = this.tiles.confidence.slice().sort();
-      for (const byte of sorted) bins[clamp(Math.floor(((byte / 255 - floor) / (1 - floor)) * BINS), 0, BINS - 1)]++;
+      const counts = new Uint32Array(256);
+      for (const byte of this.tiles.confidence) counts[byte]++;
+      let [below, middle] = [0, -1];
+      counts.forEach((count, byte) => {
+        bins[clamp(Math.floor(((byte / 255 - floor) / (1 - floor)) * BINS), 0, BINS - 1)] += count;
+        if (middle < 0 && (below += count) > Math.floor(this.tiles.count / 2)) middle = byte;
+      });
       const most = Math.max(...bins);
       for (const count of bins) $("bins").appendChild(element("i")).style.height = `${(100 * count) / most}%`;
       $("gradient").style.background = `linear-gradient(to right, ${RAMP.join(", ")})`;
       for (let k = 0; k <= 2; k++) $("ticks").append(element("span", "", percent(floor + ((1 - floor) * k) / 2)));
-      const median = sorted[Math.floor(sorted.length / 2)] / 255;
-      $("median").textContent = `Probability of the class shown. Half of the tiles reach ${percent(median)}.`;
+      $("median").textContent = `Probability of the class shown. Half of the tiles reach ${percent(middle / 255)}.`;
     }
 
     makeOptions() {
@@ -229,7 +256,7 @@
     // The tile card, the cursor and the keyboard
 
     tileIn(column, line) {
-      const tile = this.tiles.at(column, line);
+      const tile = this.tiles.kind ? this.tiles.at(column, line) : -1;
       if (tile < 0) return null;
       const record = this.tiles.record(tile, column, line);
       const { lat, lng } = this.lattice.latLng(column + 0.5, line + 0.5);
@@ -246,13 +273,14 @@
       if (NARROW.matches) this.fold(true);
       this.reveal(...tile.cell);
       this.say(tile);
+      this.tiles.load(tile.tile).then((fresh) => fresh && this.state.selected?.tile === tile.tile && this.open(this.tileIn(...tile.cell)));
     }
 
     fillCard(tile) {
       $("card-swatch").style.setProperty("--swatch", this.colourOf(tile.kind));
       $("card-class").textContent = tile.class;
       $("card-confidence").textContent = `Confidence ${percent(tile.confidence)}`;
-      const order = tile.probabilities.map((_, kind) => kind);
+      const order = (tile.probabilities || []).map((_, kind) => kind);
       // The tile's class leads even where rounding made a tie.
       order.sort((a, b) => tile.probabilities[b] - tile.probabilities[a] || (b === tile.kind) - (a === tile.kind) || a - b);
       const bars = order.map((kind) => {
@@ -265,7 +293,8 @@
       });
       $("bars").replaceChildren(...bars);
       const lng = ((((tile.lng + 180) % 360) + 360) % 360) - 180;
-      const facts = [["Tile", tile.id], ["Centre", `${tile.lat.toFixed(5)}, ${lng.toFixed(5)}`], ["With data", `${percent(tile.valid)} of the tile`]];
+      const facts = [["Tile", tile.id], ["Centre", `${tile.lat.toFixed(5)}, ${lng.toFixed(5)}`]];
+      if (tile.valid !== null) facts.push(["With data", `${percent(tile.valid)} of the tile`]);
       $("facts").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", "", name), element("dd", name === "Tile" ? "gc-id" : "", value)]));
     }
 

@@ -8,14 +8,37 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
+from ..grid import slices
 from ..labels import Labels
 from .colours import reader_colours
 from .lattice import Lattice
-from .offline import OfflineMap, as_bytes, icons, in_base64, in_cells, outlines, picture_data, placed, write_page
+from .offline import (
+    OfflineMap,
+    as_bytes,
+    deflated,
+    icons,
+    in_base64,
+    in_cells,
+    outlines,
+    picture_data,
+    placed,
+    write_page,
+)
 from .offline import require_drawable as require_drawable
 from .style import plain, require_tiles
+
+PACKED_FROM = 200_000
+"""From this many tiles on a page holds them deflated and draws a coarse picture first."""
+CHUNK_TILES = 1 << 16
+COARSE_CELLS = 1 << 16
+COARSE_COUNTS = 1 << 22
+NONE = 255
+
+Order = npt.NDArray[np.intp]
 
 # Names, address, attribution, and whether the server answers only pages that a web server sent (OpenStreetMap's
 # tile policy asks for a Referer header, which a page opened from disk cannot send).
@@ -66,6 +89,8 @@ def build_map(
     heading = title or str(info.get("name") or "") or "Land cover"
     synthetic = bool(info.get("synthetic"))
     lattice = Lattice.over(labels.grid, labels.range)
+    order, where = in_cells(labels.grid, labels.range, labels.columns, labels.rows)
+    many = len(labels) >= PACKED_FROM
     page = {
         "title": heading,
         "synthetic": synthetic,
@@ -74,14 +99,16 @@ def build_map(
         "opacity": min(1.0, max(0.0, opacity)) if preview is not None or basemap else 1.0,
         "floor": math.floor(20 / len(labels.scheme)) / 20,
         "classes": _classes(labels),
-        "tiles": _tiles(labels),
+        "tiles": {**where, **(_coarse(labels) if many else _tiles(labels, order))},
         "lattice": placed(lattice),
         "preview": picture_data(preview, labels.image(labels.valid_fraction > 0.999)) if preview is not None else None,
         "aois": outlines(aois, labels.grid, lattice) if aois is not None else [],
         "basemaps": list(BASEMAPS) if basemap else [],
         "icons": icons(),
     }
-    return OfflineMap("webmap", page, heading + (" (synthetic imagery)" if synthetic else ""))
+    heading += " (synthetic imagery)" if synthetic else ""
+    later = _packed(labels, order) if many else ""
+    return OfflineMap("webmap", page, heading, later=later, parts=("webmap_tiles",))
 
 
 def write_map(
@@ -140,12 +167,36 @@ def _classes(labels: Labels) -> list[dict[str, str | float]]:
     ]
 
 
-def _tiles(labels: Labels) -> dict[str, str | int]:
-    """Positions, and the values of each tile in their order."""
-    order, where = in_cells(labels.grid, labels.range, labels.columns, labels.rows)
+def _tiles(labels: Labels, order: Order) -> dict[str, str]:
+    """The values of each tile."""
     return {
-        **where,
         "kind": in_base64(labels.class_index[order], "u1"),
         "probability": in_base64(as_bytes(labels.probabilities[order]), "u1"),
         "valid": in_base64(as_bytes(labels.valid_fraction[order]), "u1"),
     }
+
+
+# ---- many tiles
+
+
+def _packed(labels: Labels, order: Order) -> str:
+    """The values of each tile, deflated, a line a piece: all classes, all confidences, and of every CHUNK_TILES tiles
+    valid fractions (n,), then probabilities (n, K)."""
+    pieces = [labels.class_index.astype(np.uint8)[order].tobytes(), as_bytes(labels.confidence)[order].tobytes()]
+    found = [deflated(piece) for piece in pieces]
+    for part in slices(len(order), CHUNK_TILES):
+        at = order[part]
+        values = (as_bytes(labels.valid_fraction[at]), as_bytes(labels.probabilities[at]))
+        found.append(deflated(b"".join(array.tobytes() for array in values)))
+    return "\n".join(found)
+
+
+def _coarse(labels: Labels) -> dict[str, Any]:
+    """A picture of few cells for the first drawing: the commonest class in squares of places, NONE without a tile."""
+    tiles, classes = labels.range, len(labels.scheme)
+    per = math.ceil(math.sqrt(len(tiles) / min(COARSE_CELLS, COARSE_COUNTS // classes)))
+    wide, high = math.ceil(tiles.columns / per), math.ceil(tiles.rows / per)
+    square = (tiles.top - 1 - labels.rows) // per * wide + (labels.columns - tiles.left) // per
+    counts = np.bincount(square * classes + labels.class_index, minlength=wide * high * classes).reshape(-1, classes)
+    kinds = np.where(counts.any(axis=1), counts.argmax(axis=1), NONE)
+    return {"chunk": CHUNK_TILES, "coarse": {"per": per, "columns": wide, "kinds": in_base64(kinds, "u1")}}

@@ -16,6 +16,12 @@ const geoclassGrid = (() => {
     return new Type(bytes.buffer);
   }
 
+  /** The bytes in base64 text of a zlib stream. Fails in browsers of before 2023. */
+  async function inflate(base64) {
+    const stream = new Blob([decode(base64, Uint8Array)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
   /** Cells to world points and back, through a lattice of (steps + 1)² points computed with PROJ. */
   class Lattice {
     constructor(steps, points, columns, rows) {
@@ -123,9 +129,13 @@ const geoclassGrid = (() => {
     }
   }
 
-  /** A picture that covers the range, drawn patch by patch: the grid is not parallel to the screen's Mercator. */
+  /** A picture that covers the range, drawn patch by patch: the grid is not parallel to the screen's Mercator.
+
+      `coarser`, where it is given, is asked at each drawing with the side of a tile in pixels of the canvas, and returns
+      null or a picture to draw in place of the whole one, of `per` × `per` tiles a pixel. */
   const PatchLayer = L.Renderer.extend({
     options: { padding: 0.2, opacity: 1, crisp: false },
+    coarser: null,
 
     initialize(lattice, picture, options) {
       L.Renderer.prototype.initialize.call(this, options);
@@ -177,7 +187,17 @@ const geoclassGrid = (() => {
       ctx.setTransform(1, 0, 0, 1, 0, 0);
       ctx.clearRect(0, 0, this._container.width, this._container.height);
       const { steps } = this.lattice;
-      for (let j = 0; j < steps; j++) for (let i = 0; i < steps; i++) this._drawPatch(ctx, i, j);
+      const drawn = this._chosen();
+      for (let j = 0; j < steps; j++) for (let i = 0; i < steps; i++) this._drawPatch(ctx, drawn, i, j);
+    },
+
+    /** The picture to draw, and its pixels over the whole range: a coarse one may reach beyond by part of a pixel. */
+    _chosen() {
+      const { steps, columns, rows } = this.lattice;
+      const [p, q] = [this._corner(0, 0), this._corner(steps, 0)];
+      const coarse = this.coarser && this.coarser(Math.hypot(q[0] - p[0], q[1] - p[1]) / columns);
+      if (coarse) return { ...coarse, width: columns / coarse.per, height: rows / coarse.per };
+      return { picture: this.picture, width: this.picture.width, height: this.picture.height };
     },
 
     /** Canvas pixels of a corner of the lattice. */
@@ -188,9 +208,8 @@ const geoclassGrid = (() => {
       return [(x * scale - origin.x) * this._ratio, (y * scale - origin.y) * this._ratio];
     },
 
-    _drawPatch(ctx, i, j) {
+    _drawPatch(ctx, { picture, width, height }, i, j) {
       const { steps } = this.lattice;
-      const { width, height } = this.picture;
       const [p, q, r, s] = [this._corner(i, j), this._corner(i + 1, j), this._corner(i, j + 1), this._corner(i + 1, j + 1)];
       const [xs, ys] = [0, 1].map((k) => [p[k], q[k], r[k], s[k]]);
       if (Math.max(...xs) < -2 || Math.max(...ys) < -2) return;
@@ -209,7 +228,7 @@ const geoclassGrid = (() => {
       const lap = 0.8 / pixelSide;
       const [x0, x1] = [Math.max(0, i * wide - lap), Math.min(width, (i + 1) * wide + lap)];
       const [y0, y1] = [Math.max(0, j * high - lap), Math.min(height, (j + 1) * high + lap)];
-      ctx.drawImage(this.picture, x0, y0, x1 - x0, y1 - y0, x0, y0, x1 - x0, y1 - y0);
+      ctx.drawImage(picture, x0, y0, x1 - x0, y1 - y0, x0, y0, x1 - x0, y1 - y0);
     },
   });
 
@@ -219,5 +238,5 @@ const geoclassGrid = (() => {
     return canvas;
   }
 
-  return { WORLD, Lattice, Cells, PatchLayer, canvasOf, clamp, decode };
+  return { WORLD, Lattice, Cells, PatchLayer, canvasOf, clamp, decode, inflate };
 })();

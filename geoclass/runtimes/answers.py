@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -141,12 +141,27 @@ def keep_large_buffers() -> None:
     A forward pass frees and takes the same tens of megabytes again and again; the page faults cost more than the
     arithmetic of a small network. Elsewhere than on glibc this does nothing.
     """
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    _tell_malloc({m_mmap_threshold: 1 << 30, m_trim_threshold: (1 << 31) - 1})
+
+
+def share_arenas() -> None:
+    """Let glibc's threads share two arenas. Call it before threads are started.
+
+    Each thread that finds the others' arenas in use gets one of its own, up to eight a core, and each keeps what its
+    threads have freed. Ours take few and large pieces, so that they hardly wait for each other: a run with int8 holds
+    100 MB less. Elsewhere than on glibc this does nothing.
+    """
+    m_arena_max = -8
+    _tell_malloc({m_arena_max: 2})
+
+
+def _tell_malloc(settings: Mapping[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 1 << 30)
-        libc.mallopt(m_trim_threshold, (1 << 31) - 1)
+        for name, value in settings.items():
+            libc.mallopt(name, value)
     except (OSError, AttributeError):
         return

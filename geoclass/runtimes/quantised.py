@@ -129,7 +129,8 @@ def _sensitive(model: Any) -> list[str]:
 def _nncf() -> Any:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     nncf = load("nncf")
-    nncf.set_log_level(logging.ERROR)
+    # Its own set_log_level also silences the handlers of the program that uses geoclass.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 

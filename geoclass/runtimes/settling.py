@@ -19,6 +19,8 @@ from ..sensors import Sensor
 from ..tones import Tone
 from . import cpu, kept, measuring, openvino_cpu, quantised
 from .answers import Runner, TorchRunner
+from .lanes import devices_of
+from .replayed import REPLAYED_FROM_TILES, Replayed
 from .sampling import sampled
 from .wanted import AUTO, Agreement, Choice, Wanted, installed, require_installed
 
@@ -137,6 +139,19 @@ def settle_journalled(workload: Workload, wanted: Wanted, journal: Path, restart
     if begun is not None and restart and not begun.serves(wanted):
         begun = None
     return settle(workload, wanted, begun)
+
+
+def open_predictors(workload: Workload, settled: Settled, thumbnail_px: int, tiles: int) -> list[Predictor]:
+    """One predictor for each device that classifying `tiles` tiles is spread over. On CUDA long runs are replayed."""
+    devices = devices_of(workload.device)
+    made = settled.runner if len(devices) == 1 else None
+    found = []
+    for device in devices:
+        runner = made or open_runner(workload.bundle, settled.choice, device, network=settled.network)
+        if device.type == "cuda" and tiles >= REPLAYED_FROM_TILES * len(devices):
+            runner = Replayed(runner)
+        found.append(replace(workload, device=device).predictor(runner, thumbnail_px))
+    return found
 
 
 def open_runner(
