@@ -54,3 +54,7 @@ class ClusterError(GeoclassError):
 
 class ServiceError(GeoclassError):
     """A service cannot be started or reached, or refused what was asked of it."""
+
+
+class DatabaseError(GeoclassError):
+    """A database cannot be reached, refuses, or does not hold what is asked of it."""
