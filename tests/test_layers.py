@@ -45,7 +45,8 @@ ORDER = [
     "service.settings", "service.folder", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
     "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
     "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
-    "service.jobroutes", "service.app", "service.serving", "cli",
+    "service.jobroutes", "service.painting", "service.wmts", "service.clipping", "service.areastatistics", "service.drawn",
+    "service.maps", "service.mapschemas", "service.tileroutes", "service.maproutes", "service.pages", "service.app", "service.serving", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",

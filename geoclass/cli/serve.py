@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from .options import console, device_option
 
-NEEDED = ("fastapi", "uvicorn", "httpx", "python_multipart", "prometheus_client")
+NEEDED = ("fastapi", "uvicorn", "httpx", "python_multipart", "prometheus_client", "rio_tiler")
 MEBI = 1 << 20
 
 
@@ -89,9 +89,9 @@ def command(
     runtime: str,
     device: str,
 ) -> None:
-    """Answer requests over HTTP: classes of pictures at once, maps of scenes as jobs.
+    """Answer requests over HTTP, and show a page to map scenes with: classes of pictures at once, maps of scenes as jobs.
 
-    Prints its address and, unless one is given, a fresh access token. Jobs survive a restart: those that were accepted
+    Prints its address, a link to the page and, unless one is given, a fresh access token. Jobs survive a restart: those that were accepted
     go on when the service is started again with the same --data. End it with Ctrl-C.
     """
     from ..errors import ServiceError
@@ -124,6 +124,7 @@ def command(
         say.print(f"answers at {escape(address)}")
         if not token:
             click.echo(f"access token: {settings.token}")
+        click.echo(f"page: {page_link(address, None if token else settings.token)}")
         if not settings.on_loopback:
             say.print(
                 "others can reach it; without TLS its token can be read on the way: see the docs on a reverse proxy"
@@ -134,3 +135,10 @@ def command(
         serve(settings, ready, level)
     except KeyboardInterrupt:
         say.print("ended; jobs that are not done go on at the next start")
+
+
+def page_link(address: str, token: str | None) -> str:
+    """The address of the page as a browser on this machine opens it. A fresh token goes along behind the #, which
+    browsers keep to themselves; one that was given is not shown."""
+    here = address.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    return f"{here}/#token={token}" if token else f"{here}/"

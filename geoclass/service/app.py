@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from .. import __version__
-from . import jobroutes, routes
+from . import jobroutes, maproutes, pages, routes, tileroutes
 from .gate import Gate
+from .maps import Maps
 from .problems import answer_errors
 from .state import Service
-
-STATIC = Path(__file__).resolve().parent / "static"
-"""Files of a front end, served under /static where there are any."""
 
 ABOUT = """Land-cover classes of pictures at once (`/v1/predict`), and maps of scenes as jobs (`/v1/classify`).
 
@@ -35,6 +31,7 @@ def build_app(service: Service) -> ASGIApp:
         try:
             yield
         finally:
+            app.state.maps.close()
             await service.close()
 
     # The usual pages of documentation load scripts from elsewhere; the document itself is at /openapi.json.
@@ -43,11 +40,11 @@ def build_app(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )  # fmt: skip
     app.state.service = service
-    app.include_router(routes.router)
-    app.include_router(jobroutes.router)
+    app.state.maps = Maps(service.settings.limits.examine_s)
+    for part in (pages, routes, jobroutes, maproutes, tileroutes):
+        app.include_router(part.router)
     answer_errors(app)
-    if STATIC.is_dir():
-        app.mount("/static", StaticFiles(directory=STATIC))
+    pages.mount(app)
     _describe(app)
     return Gate(app, service.settings, service.metrics)
 

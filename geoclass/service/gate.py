@@ -22,10 +22,14 @@ from .metrics import Metrics
 from .refusal import Refusal
 from .settings import Settings, is_loopback
 
-OPEN_PATHS = ("/healthz",)
+OPEN_PATHS = ("/healthz", "/")
+OPEN_FOLDER = "/static/"
+"""The page's own files: they hold no data, and ask for the token."""
 READING = ("GET", "HEAD", "OPTIONS")
 FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via")
 SMALL_BODY = 64 * 1024
+AREAS_BODY = 2 * 1024 * 1024
+"""GeoJSON of areas, at /v1/jobs/{id}/statistics."""
 
 SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
@@ -104,7 +108,8 @@ class Gate:
             raise Refusal(403, "the request comes from a page of another site", "send it from a page of this service")
 
     def _may_be_unnamed(self, scope: Scope, headers: Headers, host: str) -> bool:
-        if scope["path"] in OPEN_PATHS:
+        path = scope["path"]
+        if scope["method"] in READING and (path in OPEN_PATHS or path.startswith(OPEN_FOLDER)):
             return True
         client = scope.get("client")
         near = client is not None and is_loopback(client[0]) and is_loopback(host)
@@ -119,7 +124,7 @@ class Gate:
     def _most_bytes(self, scope: Scope) -> int:
         limits = self.settings.limits
         most: Mapping[str, int] = {"/v1/predict": limits.predict_bytes, "/v1/classify": limits.upload_bytes}
-        return most.get(scope["path"], SMALL_BODY)
+        return most.get(scope["path"], AREAS_BODY if scope["path"].endswith("/statistics") else SMALL_BODY)
 
     def _seconds(self, scope: Scope) -> float:
         return self.settings.limits.upload_s if scope["path"] == "/v1/classify" else self.settings.limits.predict_s

@@ -168,11 +168,23 @@ def _unique(stem: str, suffix: str, taken: Sequence[str]) -> str:
     return next(name for name in names if name not in taken)
 
 
-def _found(service: Service, job: str) -> Job:
+def found_job(service: Service, job: str) -> Job:
+    """The job of this id. Raises Refusal (404)."""
     found = service.jobs.get(job) if re.fullmatch(r"[0-9a-f]{16}", job) else None
     if found is None:
         raise Refusal(404, "there is no job of this id", "see GET /v1/jobs")
     return found
+
+
+def result_of(service: Service, job: str, kind: str) -> tuple[Job, Path]:
+    """A job that is done, and the file of one of its results. Raises Refusal (404, 409)."""
+    found = found_job(service, job)
+    if kind not in found.files:
+        raise Refusal(409, f"the job is {found.state} and has no results yet", "wait until it is done")
+    path = service.crew.folder / found.id / found.files[kind]
+    if not path.is_file():
+        raise Refusal(404, "the result is gone from the service's disk", "classify the scene again")
+    return found, path
 
 
 @router.get("/v1/jobs", summary="All jobs", responses=declared(), openapi_extra=READ)
@@ -189,7 +201,7 @@ async def jobs(
 @router.get("/v1/jobs/{job}", summary="One job and its log", responses=declared(404), openapi_extra=READ)
 async def job(service: With, job: str) -> JobWithLog:
     """How far it is, how long it still takes, and what it said."""
-    found = _found(service, job)
+    found = found_job(service, job)
     lines = [{"at": at, "line": line} for at, line in service.jobs.log(found.id)]
     return JobWithLog.model_validate({**job_facts(found), "log": lines})
 
@@ -197,20 +209,20 @@ async def job(service: With, job: str) -> JobWithLog:
 @router.post("/v1/jobs/{job}/cancel", summary="Cancel a job", responses=declared(404, 409), openapi_extra=WRITE)
 async def cancel(service: With, job: str) -> JobFacts:
     """End a job that waits or runs. What it has done is kept, and `resume` goes on from there."""
-    found = _found(service, job)
+    found = found_job(service, job)
     if not await asyncio.to_thread(service.crew.cancel, found.id):
-        raise Refusal(409, f"the job is {_found(service, job).state}", "only jobs that wait or run can be cancelled")
-    return JobFacts.model_validate(job_facts(_found(service, job)))
+        raise Refusal(409, f"the job is {found_job(service, job).state}", "only jobs that wait or run can be cancelled")
+    return JobFacts.model_validate(job_facts(found_job(service, job)))
 
 
 @router.post("/v1/jobs/{job}/resume", summary="Go on with a job", responses=declared(404, 409), openapi_extra=WRITE)
 async def resume(service: With, job: str) -> JobFacts:
     """Queue a cancelled or failed job again; it goes on where it stopped."""
-    found = _found(service, job)
+    found = found_job(service, job)
     if not service.jobs.resume(found.id):
         raise Refusal(409, f"the job is {found.state}", "only cancelled and failed jobs can be resumed")
     service.crew.wake()
-    return JobFacts.model_validate(job_facts(_found(service, job)))
+    return JobFacts.model_validate(job_facts(found_job(service, job)))
 
 
 @router.delete(
@@ -218,7 +230,7 @@ async def resume(service: With, job: str) -> JobFacts:
 )
 async def delete(service: With, job: str) -> Response:
     """Remove a job with its upload and its results. One that runs is kept: cancel it first."""
-    found = _found(service, job)
+    found = found_job(service, job)
     if not service.jobs.delete(found.id):
         raise Refusal(409, "the job is running", f"cancel it first: POST /v1/jobs/{found.id}/cancel")
     await asyncio.to_thread(shutil.rmtree, service.crew.folder / found.id, ignore_errors=True)
@@ -241,12 +253,7 @@ async def result(service: With, job: str, kind: Kind) -> FileResponse:
 
     Ranges are answered, so that GDAL and QGIS can read the raster in place.
     """
-    found = _found(service, job)
-    if kind not in found.files:
-        raise Refusal(409, f"the job is {found.state} and has no results yet", "wait until it is done")
-    path = service.crew.folder / found.id / found.files[kind]
-    if not path.is_file():
-        raise Refusal(404, "the result is gone from the service's disk", "classify the scene again")
+    _, path = result_of(service, job, kind)
     headers = {"content-security-policy": MAP_POLICY} if kind == "map" else {}
     shown = "inline" if kind in ("map", "summary") else "attachment"
     return FileResponse(

@@ -12,7 +12,7 @@ from .. import __version__
 from .problems import declared
 from .receiving import received
 from .refusal import Refusal
-from .schemas import Health, Index, ModelFacts, ModelList, Predicted, model_facts
+from .schemas import Health, ModelFacts, ModelList, Predicted, model_facts
 from .state import Service, service_of
 
 router = APIRouter()
@@ -114,10 +114,3 @@ async def health() -> Health:
 async def metrics(service: With) -> Response:
     """Requests by route and status, batches, time in networks, jobs by state, what waits."""
     return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
-
-
-@router.get("/", summary="Where to find what", responses=declared(), openapi_extra=READ, tags=["service"])
-async def index() -> Index:
-    """The service's own table of contents."""
-    links = {"models": "/v1/models", "jobs": "/v1/jobs", "health": "/healthz", "metrics": "/metrics"}
-    return Index(service="geoclass", version=__version__, openapi="/openapi.json", links=links)

@@ -72,6 +72,7 @@ class ModelFacts(Model):
     classes: list[str] = pydantic.Field(examples=[["Forest", "Grass", "Field"]])
     colours: list[str] = pydantic.Field(examples=[["#228b22", "#9acd32", "#f0e68c"]])
     backbone: str = pydantic.Field(examples=["efficientnet_lite0"])
+    sensor: str = pydantic.Field(description="The imagery it was trained on.", examples=["naip"])
     bands: list[str] = pydantic.Field(examples=[["red", "green", "blue"]])
     size_px: int = pydantic.Field(examples=[224])
     gsd_m: float | None = pydantic.Field(examples=[1.0])
@@ -212,6 +213,7 @@ def model_facts(served: Served, default: bool) -> ModelFacts:
         classes=list(meta.scheme.names),
         colours=[item.colour for item in meta.scheme.classes],
         backbone=meta.backbone,
+        sensor=meta.sensor.name,
         bands=list(meta.bands),
         size_px=meta.size_px,
         gsd_m=meta.gsd_m,
