@@ -84,6 +84,7 @@ export function areaPanel(map, shown, drawing, signal) {
       const titles = sides.map(([title]) => title);
       fill(result, found[0].areas.map((each, k) => measured(each, found[1]?.areas[k], titles)));
       fill(said, "Counts of tiles, cut at the outline; not an estimate with an error.");
+      result.scrollIntoView({ block: "nearest" });
     } catch (error) {
       if (error.name === "AbortError" || own !== state.asked) return;
       fill(result);

@@ -1,7 +1,7 @@
 /* Drawing one polygon on a Leaflet map with a pointer. */
 
 const L = window.L;
-const LOOK = { color: "#7a1fa2", weight: 3, fillColor: "#7a1fa2", fillOpacity: 0.12, interactive: false };
+const LOOK = { color: "#7a1fa2", weight: 3, fillColor: "#7a1fa2", fillOpacity: 0.06, interactive: false };
 
 export class Pen {
   /** `changed(corners, drawing)` is called with each corner and at the end. */

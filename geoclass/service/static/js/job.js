@@ -66,14 +66,17 @@ const facts = (job, run) => terms([
   ["Id", make("code", {}, job.id)],
 ]);
 
+/** The file's name of a path: where the service keeps it says nothing to a reader. */
+const file = (path) => String(path || "").split(/[/\\]/).at(-1);
+
 function provenance({ info, summary, timings, geoclass }) {
   return terms([
     ["Tiles", `${tiles(summary.tiles)} of ${summary.tile_side_m} m, ${area(summary.area_ha)} ha`],
     ["Left out", summary.below_min_valid ? `${tiles(summary.below_min_valid)} with too little data` : ""],
     ["Mean confidence", summary.mean_confidence === null ? "" : percent(summary.mean_confidence)],
-    ["Imagery", (info.inputs || []).map((each) => (typeof each === "string" ? each : each.path || each.name)).join(", ")],
+    ["Imagery", (info.inputs || []).map((each) => file(typeof each === "string" ? each : each.path || each.name)).join(", ")],
     ["Read as", info.sensor],
-    ["Model file", info.model],
+    ["Model file", file(info.model)],
     ["Model hash", info.bundle && make("code", {}, info.bundle)],
     ["Network", info.backbone],
     ["Ran on", info.runtime],
@@ -92,7 +95,8 @@ export async function jobPage(place, signal, id) {
   const [job, run] = await Promise.all([ask(`/v1/jobs/${id}`, { signal }), ask(`/v1/jobs/${id}/run`, { signal })]);
   const progress = bar(job.name);
   const parts = Object.fromEntries(["state", "problem", "actions", "open", "facts", "made", "files"].map((name) => [name, make("div", { class: `part-${name}` })]));
-  const lines = make("ol", { class: "log", tabindex: "0", role: "log", "aria-label": "Log" });
+  const lines = make("ol", {});
+  const said = make("div", { class: "log", tabindex: "0", role: "log", "aria-label": "Log" }, lines);
   const lost = make("p", { class: "problem", role: "alert" });
   const state = { shown: "", over: "" };
   fill(place,
@@ -105,7 +109,7 @@ export async function jobPage(place, signal, id) {
         make("section", { class: "card", "aria-label": "Run" }, make("h2", {}, "Run"), parts.facts),
         parts.made),
       make("div", { class: "stack" }, parts.files,
-        make("section", { class: "card", "aria-label": "What it said" }, make("h2", {}, "Log"), lines))));
+        make("section", { class: "card", "aria-label": "What it said" }, make("h2", {}, "Log"), said))));
 
   async function finished(found) {
     if (found.state !== "done" || state.over === "done") return;
@@ -121,9 +125,9 @@ export async function jobPage(place, signal, id) {
     progress.update(found);
     if (state.over !== found.state) fill(parts.actions, make("div", { class: "row" }, actions(found, again)));
     fill(parts.facts, facts(found, run));
-    const atEnd = lines.scrollTop + lines.clientHeight >= lines.scrollHeight - 8;
+    const atEnd = said.scrollTop + said.clientHeight >= said.scrollHeight - 8;
     if (lines.childElementCount !== found.log.length) fill(lines, log(found.log));
-    if (atEnd) lines.scrollTop = lines.scrollHeight;
+    if (atEnd) said.scrollTop = said.scrollHeight;
   }
 
   async function refresh() {

@@ -15,13 +15,13 @@ const UNDER = [210, 220]; // z-indices of the panes: above Leaflet's own tiles, 
 const CALM = matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 const overlap = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
-const named = (facts) => (facts.date ? `${facts.name} (${facts.date})` : facts.name);
+const named = (facts) => (facts.date && !facts.name.includes(facts.date) ? `${facts.name} (${facts.date})` : facts.name);
 /** Titles that tell two maps apart. */
 const titles = (all) => (all.length > 1 && all.every((facts) => facts.date) && all[0].date !== all[1].date ? all.map((facts) => facts.date) : all.map(named));
 
 function leaflet(container, bounds) {
   const map = L.map(container, {
-    attributionControl: false, keyboard: false, zoomControl: true, zoomSnap: 0.5, fadeAnimation: !CALM, zoomAnimation: !CALM,
+    attributionControl: false, keyboard: false, zoomControl: true, fadeAnimation: !CALM, zoomAnimation: !CALM,
     maxZoom: 22, minZoom: 1, maxBoundsViscosity: 0.8,
   });
   L.control.scale({ imperial: true }).addTo(map);
@@ -67,8 +67,7 @@ function layerPanel(sides) {
     make("div", { class: "opacity" }, field("Opacity of the classes", slider), told));
 }
 
-async function comparePanel(facts, other, signal) {
-  const { jobs } = await ask("/v1/jobs?state=done&limit=500", { signal });
+function comparePanel(facts, other, jobs) {
   const others = jobs.filter((job) => job.id !== facts.id);
   const select = make("select", {}, make("option", { value: "" }, others.length ? "No other map" : "There is no other map yet"),
     others.map((job) => make("option", { value: job.id }, `${job.name} · ${job.id.slice(0, 4)}`)));
@@ -102,10 +101,11 @@ function head(all) {
 }
 
 export async function mapPage(place, signal, id, otherId) {
-  const all = await Promise.all([id, otherId].filter(Boolean).map((each) => ask(`/v1/jobs/${each}/map`, { signal })));
+  const maps = [id, otherId].filter(Boolean).map((each) => ask(`/v1/jobs/${each}/map`, { signal }));
+  const [{ jobs }, ...all] = await Promise.all([ask("/v1/jobs?state=done&limit=500", { signal }), ...maps]);
   const [facts, other] = all;
   if (other && !overlap(facts.bounds, other.bounds)) throw new Error(`${named(facts)} and ${named(other)} share no ground; choose two maps of one place.`);
-  const job = await ask(`/v1/jobs/${id}`, { signal });
+  const job = jobs.find((each) => each.id === id) || (await ask(`/v1/jobs/${id}`, { signal }));
 
   const container = make("div", { class: "map" });
   const body = make("div", { class: "card-body", "aria-live": "polite" });
@@ -148,7 +148,7 @@ export async function mapPage(place, signal, id, otherId) {
       classTable(other ? "Both maps, whole" : `Scheme ${facts.scheme}`, facts, other, words),
       facts.left_out ? make("p", { class: "muted" }, `${tiles(facts.left_out)} with too little data left out.`) : null,
       facts.smoothing && make("p", { class: "muted" }, `Smoothed: ${facts.smoothing}.`)),
-    await comparePanel(facts, other, signal), areas.element,
+    areas.element, comparePanel(facts, other, jobs),
     make("section", { class: "panel", "aria-label": "Downloads" }, make("h2", {}, "Downloads"), downloads(job), gisPanel(facts)));
 
   const watch = new ResizeObserver(() => map.invalidateSize());
