@@ -6,6 +6,7 @@ picture. Clients' scenes are never opened in the process that answers.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ SPARE_ZOOMS = 3
 
 Bytes = npt.NDArray[np.uint8]
 Bounds = tuple[float, float, float, float]
+Window = tuple[int, int, int, int]
+"""First column and line, and those after the last."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,17 @@ def extent(classes: Path, imagery: Path) -> Extent:
 
 def tile(layer: Layer, classes: Path, imagery: Path, z: int, x: int, y: int) -> bytes | None:
     """One tile as PNG, see-through where there is nothing; None where it lies beside the scene."""
-    square = tile_bounds(z, x, y)
-    west, south, east, north = _mercator_bounds(classes, classes.stat().st_mtime_ns)
-    if not (square[0] < east and west < square[2] and square[1] < north and south < square[3]):
+    square, scene = tile_bounds(z, x, y), _mercator_bounds(classes, classes.stat().st_mtime_ns)
+    window = _window(square, scene)
+    if window is None:
         return None
     if layer == "classes":
-        return _classes(classes, square)
-    picture, there = _read(imagery, square, "bilinear", bands=(1, 2, 3))
-    dark = picture.max(axis=0) <= BLACK
+        return _classes(classes, square, window)
+    picture, there = _read(imagery, square, window, "bilinear", bands=(1, 2, 3))
+    dark = (picture.max(axis=0) <= BLACK) & (there > 0)
     if dark.any():  # of what is black, what has a label is dark, and the rest is missing
-        there = np.where(dark & (_read(classes, square, "nearest", bands=1)[1] == 0), 0, there).astype(np.uint8)
+        known = _read(classes, square, window, "nearest", bands=(1,))[1]
+        there = np.where(dark & (known == 0), 0, there).astype(np.uint8)
     return bytes(render(picture, there, img_format="PNG", ZLEVEL=QUICK))
 
 
@@ -94,29 +98,48 @@ def tile_bounds(z: int, x: int, y: int) -> Bounds:
     return left, top - side, left + side, top
 
 
-def _classes(path: Path, square: Bounds) -> bytes:
-    ids, known = _read(path, square, "nearest", bands=1)
+def _window(square: Bounds, scene: Bounds) -> Window | None:
+    """The pixels of a tile that the scene's bounds touch; None where there are none.
+
+    Only they are read: for all of a tile that is much larger than the scene, GDAL would work through every pixel that a
+    scene of that size would have.
+    """
+    left, _, right, top = square
+    pixel = (right - left) / SIDE_PX
+    first, last = math.floor((scene[0] - left) / pixel), math.ceil((scene[2] - left) / pixel)
+    upper, lower = math.floor((top - scene[3]) / pixel), math.ceil((top - scene[1]) / pixel)
+    window = max(0, first), max(0, upper), min(SIDE_PX, last), min(SIDE_PX, lower)
+    return window if window[0] < window[2] and window[1] < window[3] else None
+
+
+def _classes(path: Path, square: Bounds, window: Window) -> bytes:
+    ids, known = _read(path, square, window, "nearest", bands=(1,))
     with _opened(path) as dataset:
         colours: dict[int, Any] = dataset.colormap(1)
     return bytes(render(ids, known, img_format="PNG", colormap=colours))
 
 
 def _read(
-    path: Path, square: Bounds, method: Literal["nearest", "bilinear"], bands: int | tuple[int, ...]
+    path: Path, square: Bounds, window: Window, method: Literal["nearest", "bilinear"], bands: tuple[int, ...]
 ) -> tuple[Bytes, Bytes]:
-    """(bands, 256, 256) pixels and their mask (256, 256), 0 where there is none."""
+    """(bands, 256, 256) pixels of a tile and their mask (256, 256), 0 where there is none and outside `window`."""
+    first, upper, last, lower = window
+    left, _, right, top = square
+    pixel = (right - left) / SIDE_PX
+    pixels, mask = np.zeros((len(bands), SIDE_PX, SIDE_PX), np.uint8), np.zeros((SIDE_PX, SIDE_PX), np.uint8)
     with _opened(path) as dataset, Reader(None, dataset=dataset) as reader:
         found = reader.part(
-            square,
+            (left + first * pixel, top - lower * pixel, left + last * pixel, top - upper * pixel),
             dst_crs=MERCATOR,
             bounds_crs=MERCATOR,
-            height=SIDE_PX,
-            width=SIDE_PX,
+            height=lower - upper,
+            width=last - first,
             indexes=bands,
             reproject_method=method,
             resampling_method=method,
         )
-        return np.asarray(found.data), np.asarray(found.mask)
+    pixels[:, upper:lower, first:last], mask[upper:lower, first:last] = found.data, found.mask
+    return pixels, mask
 
 
 @lru_cache(maxsize=256)
