@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ import pytest
 import rasterio
 import shapely
 from axe_playwright_python.sync_playwright import Axe
+from click.testing import CliRunner
 from conftest import write_coordinates
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from service_process import HEADERS, TOKEN, Process, serving
 from test_webmap import DESK, FLAGS, PHONE
 
-from geoclass.cli.serve import page_link
+from geoclass.cli import main
 from geoclass.client import Client
 from geoclass.grid import TileGrid
 from geoclass.results import read_result
+from geoclass.service import serving as serving_module
 from geoclass.service.clipping import overlaps
 from geoclass.service.wmts import tile_of
 
@@ -419,10 +422,19 @@ def test_every_view_is_accessible(show: Callable[..., Page], jobs: tuple[str, st
     assert faults(page) == [], "the dialog"
 
 
-def test_the_link_to_the_page(server: Process) -> None:
-    assert f"page: {server.url}/\n" in server.log or not server.log[-1:], "a token that was given is not printed"
-    assert page_link("http://127.0.0.1:8000", "abc") == "http://127.0.0.1:8000/#token=abc"
-    assert page_link("http://0.0.0.0:80", None) == "http://127.0.0.1:80/"
+def test_the_link_to_the_page(server: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(200):
+        if f"page: {server.url}/\n" in server.log:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("".join(server.log))
+    assert TOKEN not in "".join(server.log), "a token that was given is not printed"
+    monkeypatch.setattr(serving_module, "serve", lambda settings, ready, level: ready("http://0.0.0.0:8000"))
+    monkeypatch.delenv("GEOCLASS_TOKEN", raising=False)
+    said = CliRunner().invoke(main, ["serve", "--model", "m.pt"]).output
+    fresh = re.search(r"access token: (\S+)", said)
+    assert fresh and f"page: http://127.0.0.1:8000/#token={fresh[1]}\n" in said
 
 
 # --- The routes, without a browser -----------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ const titles = (all) => (all.length > 1 && all.every((facts) => facts.date) && a
 
 function leaflet(container, bounds) {
   const map = L.map(container, {
-    attributionControl: false, keyboard: false, zoomControl: true, fadeAnimation: !CALM, zoomAnimation: !CALM,
+    attributionControl: false, keyboard: false, zoomControl: true, zoomSnap: 0.25, fadeAnimation: !CALM, zoomAnimation: !CALM,
     maxZoom: 22, minZoom: 1, maxBoundsViscosity: 0.8,
   });
   L.control.scale({ imperial: true }).addTo(map);
