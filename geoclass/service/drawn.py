@@ -13,8 +13,8 @@ import shapely
 from .refusal import Refusal, one_line
 
 MOST_AREAS = 50
-MOST_VERTICES = 20_000
-MOST_REPAIRED = 1_000
+MOST_VERTICES = 10_000
+MOST_REPAIRED = 200
 """Outlines that cross themselves are repaired up to this many vertices: they can cross as often as its square."""
 EDGE_DEG = 0.01
 """Edges are straight in degrees. Longer ones get points between, so that they are also nearly so in the grid's CRS: at
