@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -504,7 +505,7 @@ def test_class_tiles_have_the_colours_of_the_scheme_in_their_places(
     assert table["class"].nunique() > 1, "one class alone tells nothing"
     seen = 0
     for zoom in (14, 18):
-        for row in (row for _, row in table.iloc[:: 7 if zoom == 18 else 1].iterrows()):
+        for row in (row for _, row in table.iloc[:: 7 if zoom == 18 else 3].iterrows()):
             lon, lat = middle(row)
             x, y = tile_of(lon, lat, zoom)
             answer = http.get(f"/v1/jobs/{jobs[0]}/tiles/classes/{zoom}/{x}/{y}.png")
@@ -515,7 +516,7 @@ def test_class_tiles_have_the_colours_of_the_scheme_in_their_places(
             down = ((1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2 * 2**zoom - y) * 256
             assert tuple(picture[int(down), int(across)]) == (*rgb[row["class"]], 255), row.tile_id
             seen += 1
-    assert seen > len(table)
+    assert seen > len(table) // 3
 
 
 def test_the_edges_of_class_tiles_lie_where_the_grid_has_them(
@@ -652,7 +653,13 @@ def test_statistics_need_the_token_and_a_body_of_some_size(
 ) -> None:
     area = ring((-70, 42), (-69, 42), (-69, 43))
     assert httpx.post(f"{server.url}/v1/jobs/{jobs[0]}/statistics", json=area).status_code == 401
-    assert http.post(f"/v1/jobs/{jobs[0]}/statistics", content=b"[" * 3_000_000).status_code == 413
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.putrequest("POST", f"/v1/jobs/{jobs[0]}/statistics")
+    for name, value in {**HEADERS, "content-length": "3000000"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()  # it is refused for what it announces
+    assert connection.getresponse().status == 413
+    connection.close()
     assert http.post(f"/v1/jobs/{jobs[0]}/statistics", content=b"[" * 100_000).status_code in (400, 422)
     elsewhere = http.post(f"/v1/jobs/{jobs[0]}/statistics", json=ring((-75, 10), (-74, 10), (-74, 11))).json()
     assert elsewhere["areas"][0]["mapped_m2"] == 0 and elsewhere["areas"][0]["mean_confidence"] is None

@@ -10,7 +10,7 @@ export function words(job) {
   if (job.state === "queued") return "It waits for its turn.";
   if (job.state !== "running") return "";
   const done = job.total ? `${count(job.done)} of ${count(job.total)} tiles` : "";
-  const left = job.eta_s === null ? "" : `about ${span(job.eta_s)} left`;
+  const left = job.eta_s === null ? "" : `${job.eta_s < 10 ? "" : "about "}${span(job.eta_s)} left`;
   return [job.stage, done, left].filter(Boolean).join(", ");
 }
 

@@ -21,7 +21,7 @@ export function size(bytes) {
   return `${(bytes / 1000 ** step).toFixed(step ? 1 : 0)} ${units[step]}`;
 }
 
-/** A span of time, roughly: what is still to wait. */
+/** A span of time, roughly. */
 export function span(seconds) {
   if (seconds < 10) return "a few seconds";
   if (seconds < 90) return `${Math.round(seconds / 5) * 5} s`;
