@@ -19,10 +19,10 @@ export function chooser(changed) {
   function show() {
     fill(list, chosen.map((file, number) => make("li", {},
       make("span", { class: "file-name" }, file.name), make("span", { class: "muted" }, size(file.size)),
-      make("button", { type: "button", class: "quiet", "aria-label": `Leave out ${file.name}`, onclick: () => drop_(number) }, "Remove"))));
+      make("button", { type: "button", class: "quiet", "aria-label": `Leave out ${file.name}`, onclick: () => leaveOut(number) }, "Remove"))));
     changed(chosen);
   }
-  function drop_(number) {
+  function leaveOut(number) {
     chosen.splice(number, 1);
     show();
     input.focus();
