@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .change import ChangeResult, change
     from .changes.stored import read_change
     from .classify import Result, classify
+    from .database.loading import load_result
     from .errors import GeoclassError
     from .grid import TileGrid
     from .labels import Labels
@@ -53,6 +54,7 @@ _HOMES = {
     "estimate": "areas.estimate",
     "import_state_dict": "bundle",
     "load_bundle": "bundle",
+    "load_result": "database.loading",
     "load_scheme": "schemes",
     "load_sensor": "sensors",
     "open": "mosaic",
@@ -81,6 +83,7 @@ __all__ = [
     "estimate",
     "import_state_dict",
     "load_bundle",
+    "load_result",
     "load_scheme",
     "load_sensor",
     "open",

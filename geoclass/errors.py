@@ -50,3 +50,11 @@ class ChangeError(GeoclassError):
 
 class ClusterError(GeoclassError):
     """A Dask cluster cannot be reached, was lost, or has workers that are not fit for the run."""
+
+
+class ServiceError(GeoclassError):
+    """A service cannot be started or reached, or refused what was asked of it."""
+
+
+class DatabaseError(GeoclassError):
+    """A database cannot be reached, refuses, or does not hold what is asked of it."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pydantic
 import pyogrio
 
+from .database.address import is_address
 from .errors import GeoclassError, OutputError
 from .grid import TileGrid
 from .labels import SMOOTHING_KEY, FloatArray, Labels
@@ -27,14 +28,20 @@ SUM_SLACK = 1e-2
 """How far a tile's probabilities may be from a sum of 1: those of a half-precision run are rounded."""
 
 
-def read_result(path: Path) -> Labels:
-    """The Labels in a GeoPackage written by `outputs.vector.write_gpkg`; thumbnails are not kept there.
+def read_result(path: str | Path) -> Labels:
+    """The Labels in a GeoPackage that `geoclass classify` wrote, or in a database; thumbnails are not kept there.
 
+    `path` is the file, or `postgresql://user@host/database?run=ID` (see `database.reading.read_run`).
     Probabilities and valid fractions are the float32 values that were written. Tiles deleted since are absent;
     columns added since are ignored, and so are edits of `class`: the class is the most probable one. Smoothed labels
     come with the model's own probabilities beside. Raises OutputError where the file is missing, no geoclass result, or
-    damaged.
+    damaged, and DatabaseError for a database.
     """
+    if isinstance(path, str) and is_address(path):
+        from .database.reading import read_run
+
+        return read_run(path)
+    path = Path(path)
     if not path.is_file():
         raise OutputError(f"there is no file {path}; name the .gpkg that geoclass classify wrote")
     described = _describe(path)

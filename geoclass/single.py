@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from .bundle import Bundle
-from .datasets.pictures import SUFFIXES, Picture, read_picture, unplaced
+from .datasets.pictures import SUFFIXES, Picture, read_picture, squared, unplaced
 from .errors import DatasetError, GeoclassError
 from .predict import DEFAULT_BATCH
 from .runtimes.settling import Workload, device_for, open_runner, settle
@@ -95,17 +94,4 @@ def _of(item: Path) -> Iterator[Path]:
 def _tile(path: Path, bundle: Bundle) -> Picture | None:
     meta = bundle.meta
     picture, _ = read_picture(path, meta.bands, meta.sensor, None)
-    return None if picture is None else _squared(picture, meta.size_px)
-
-
-def _squared(picture: Picture, size_px: int) -> Picture:
-    """The middle square of a picture (C, H, W), as (C, size, size)."""
-    _, high, wide = picture.shape
-    if (high, wide) == (size_px, size_px):
-        return picture
-    side = min(high, wide)
-    top, left = (high - side) // 2, (wide - side) // 2
-    middle = picture[:, top : top + side, left : left + side].astype(np.float32)
-    bands = [Image.fromarray(band).resize((size_px, size_px), Image.Resampling.BILINEAR) for band in middle]
-    made = np.stack([np.asarray(band) for band in bands])
-    return np.asarray(made if picture.dtype.kind == "f" else made.round(), picture.dtype)
+    return None if picture is None else squared(picture, meta.size_px)

@@ -9,13 +9,16 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
+
+if TYPE_CHECKING:
+    from postgresql_server import Server
 
 # Two networks with a thread for every core each are many times slower than one: the cores wait for each other.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -58,6 +61,18 @@ def qgis_python() -> str:
     if not Path(python).exists() or subprocess.run([python, "-c", "import qgis.core"], capture_output=True).returncode:
         missing("no QGIS for Python on this machine: apt-get install python3-qgis qgis-providers")
     return python
+
+
+@pytest.fixture(scope="session")
+def postgis() -> Iterator["Server"]:
+    """A PostgreSQL server with PostGIS of this run's own."""
+    from postgresql_server import binaries, has_postgis, running
+
+    folder = binaries()
+    if folder is None or not has_postgis(folder):
+        missing("no PostgreSQL with PostGIS on this machine: apt-get install postgresql postgresql-postgis")
+    with running(Path(str(folder))) as server:
+        yield server
 
 
 def coordinate_pixels(left_px: int, top_line: int, width: int, height: int) -> np.ndarray:

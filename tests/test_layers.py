@@ -13,7 +13,7 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "gdal", "grid", "tiletable", "lattice", "sharing",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
     "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
     "fileblocks", "vrt", "filereader", "remotereader", "reader",
     "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
@@ -30,7 +30,8 @@ ORDER = [
     "cluster.pictures",
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
-    "results", "remap",
+    "database.address", "database.connecting", "database.systems", "database.tables", "database.views", "database.styles",
+    "database.copying", "database.reading", "results", "database.loading", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
     "evaluation.assessment",
     "learning.features", "learning.augment", "learning.heads", "learning.finetune", "train", "learning.search", "single",
@@ -43,7 +44,12 @@ ORDER = [
     "areas.design", "areas.strata", "areas.estimation", "areas.sample",
     "areas.sampling", "areas.answers", "areas.estimate", "areas.telling", "areas.page",
     "doctor", "matching", "parts", "gathering", "cluster.block", "cluster.classifying", "classify", "change", "describe",
-    "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo", "cli",
+    "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo",
+    "service.settings", "service.folder", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
+    "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
+    "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
+    "service.jobroutes", "service.painting", "service.wmts", "service.clipping", "service.areastatistics", "service.drawn",
+    "service.maps", "service.mapschemas", "service.tileroutes", "service.maproutes", "service.pages", "service.app", "service.serving", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",
@@ -66,6 +72,10 @@ FREE_OF_TORCH = [
     "history.registry",
     "outputs.report",
     "cluster.crew",
+    "database.loading",
+    "client",
+    "service.serving",
+    "service.worker",
 ]
 
 

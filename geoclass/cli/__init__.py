@@ -13,8 +13,8 @@ import click
 from .. import __version__
 
 COMMANDS = (
-    "fetch", "doctor", "tile", "classify", "map", "change", "sample", "estimate", "dataset", "label", "train", "evaluate", "predict", "runs",
-    "models", "info", "demo",
+    "fetch", "doctor", "tile", "classify", "map", "load", "change", "sample", "estimate", "dataset", "label", "train", "evaluate",
+    "predict", "runs", "models", "info", "serve", "demo",
 )  # fmt: skip
 """The verbs, in the order of the main road."""
 

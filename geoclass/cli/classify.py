@@ -13,6 +13,7 @@ from .options import (
     aoi_options,
     class_table,
     console,
+    database_options,
     device_option,
     grid_options,
     inputs_argument,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     "--smooth", type=click.Choice(["plurality", "potts"]),
     help="Smooth the labels by those of neighbours; what the model said is kept beside.  [default: not]",
 )  # fmt: skip
+@database_options
 @device_option
 @runtime_options
 @spread_options
@@ -62,13 +64,14 @@ def command(
     size_px: int | None, gsd_m: float | None, crs: str | None, min_valid: float | None, aoi: str | None, aoi_rule: AoiRule,
     date: str | None, like: str | None, formats: tuple[str, ...], batch_size: int | None, readers: int | None, device: str,
     runtime: str, precision: str, workers: int | None, cluster: str | None, basemap: bool, smooth: str | None, force: bool,
-    overwrite: bool,
+    overwrite: bool, to: tuple[str, ...], schema: str | None,
 ) -> None:  # fmt: skip
     """Classify INPUTS (scenes of one date, a list of geoclass fetch, or one tile index) and write NAME.* into the output folder.
 
     With no INPUTS the one *.tiles.gpkg in this folder is taken. Several scenes are read as one mosaic. Writes a
     GeoPackage and a class raster that open styled in QGIS, an HTML map that needs no network, a preview picture and a
-    JSON summary. An interrupted run continues when the same command is given again.
+    JSON summary. An interrupted run continues when the same command is given again. With --to the finished result is
+    loaded into databases as well.
     """
     bundle = require_model(model)
     if not inputs:
@@ -78,6 +81,11 @@ def command(
     from ..environment import require_matching_torch
 
     require_matching_torch()
+    if to:  # found out now, not after hours of classifying
+        from ..database.loading import require_database
+
+        for address in to:
+            require_database(address, schema=schema)
     from ..classify import classify
     from ..outputs.summary import summarise
 
@@ -105,6 +113,10 @@ def command(
     say.print("Mapped areas are tile counts; they carry no error bars and are no estimates.")
     for path in result.files.values():
         say.print(f"  {path}")
+    if to:
+        from .load import load_files
+
+        load_files(say, [next(path for path in result.files.values() if path.suffix == ".gpkg")], to, schema)
 
 
 def _network(info: Mapping[str, Any]) -> str:

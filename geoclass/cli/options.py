@@ -87,6 +87,17 @@ run_options = all_of(
 )
 
 
+database_options = all_of(
+    click.option(
+        "--to",
+        multiple=True,
+        metavar="ADDRESS",
+        help="Load the result into this PostGIS database: postgresql://user@host/database; may be repeated.",
+    ),
+    click.option("--schema", help="Schema of the database's tables.  [default: geoclass]"),
+)
+
+
 def require_model(model: str | None) -> Path:
     """The bundle's path, fetched where a registered name was given. Raises GeoclassError where none was named."""
     from ..errors import GeoclassError

@@ -60,6 +60,19 @@ def read_picture(path: Path, bands: Sequence[str], sensor: Sensor, size_px: int 
     raise GeoclassError(f"{path} holds red, green and blue, not {', '.join(bands)}; give TIFFs with these bands")
 
 
+def squared(picture: Picture, size_px: int) -> Picture:
+    """The middle square of a picture (C, H, W), as (C, size, size)."""
+    _, high, wide = picture.shape
+    if (high, wide) == (size_px, size_px):
+        return picture
+    side = min(high, wide)
+    top, left = (high - side) // 2, (wide - side) // 2
+    middle = picture[:, top : top + side, left : left + side].astype(np.float32)
+    bands = [Image.fromarray(band).resize((size_px, size_px), Image.Resampling.BILINEAR) for band in middle]
+    made = np.stack([np.asarray(band) for band in bands])
+    return np.asarray(made if picture.dtype.kind == "f" else made.round(), picture.dtype)
+
+
 def _tells_bands(path: Path, bands: Sequence[str], sensor: Sensor) -> bool:
     """Whether a TIFF says where each of the bands is (they may be in any order), or holds numbers Pillow cannot read."""
     try:

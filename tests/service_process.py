@@ -1,0 +1,57 @@
+"""A real `geoclass serve` on this machine, for tests: a process, its address, and ways to end it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TOKEN = "a-token-for-tests-only"
+HEADERS = {"authorization": f"Bearer {TOKEN}"}
+
+
+class Process:
+    """A server that answers. `log` is all it printed."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-m", "geoclass", "serve", "--port", "0", "--runtime", "torch", *options]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GEOCLASS_TOKEN": TOKEN}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        self.log: list[str] = []
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.log.append(line)
+            if found := re.search(r"answers at (\S+)", line):
+                self.url = found[1]
+                break
+        else:
+            raise AssertionError("".join(self.log))
+        self.port = int(self.url.rpartition(":")[2])
+        self._reader = threading.Thread(target=lambda: self.log.extend(self.process.stdout or ()), daemon=True)
+        self._reader.start()
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def end(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(timeout=60)
+        self._reader.join(timeout=10)
+        return code
+
+
+@contextmanager
+def serving(model: Path, data: Path, *options: str) -> Iterator[Process]:
+    server = Process("--model", str(model), "--data", str(data), *options)
+    try:
+        yield server
+    finally:
+        server.end()
