@@ -45,7 +45,9 @@ ORDER = [
     "service.settings", "service.folder", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
     "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
     "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
-    "service.jobroutes", "service.app", "service.serving", "cli",
+    "service.jobroutes", "service.app", "service.serving",
+    "desk.queue", "desk.answers", "desk.agreement", "desk.heads", "desk.tiles", "desk.pictures", "desk.learner", "desk.desk",
+    "desk.export", "desk.schemas", "desk.routes", "desk.app", "desk.opening", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",

@@ -21,9 +21,29 @@ from ..sensors import Sensor
 RGB = ("red", "green", "blue")
 TIFF = (".tif", ".tiff")
 SUFFIXES = {".jpg", ".jpeg", ".png", *TIFF}
+SCENES = (*TIFF, ".vrt", ".jp2", ".j2k", ".img", ".wld", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw")
+"""How files of imagery end, world files among them; a picture with one beside it has a place, and is a scene."""
 
 Picture = npt.NDArray[Any]
 """(bands, height, width) in stored numbers."""
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and in its folders, sorted; not those in hidden ones."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def is_pictures(folder: Path) -> bool:
+    """Whether this is a folder of plain pictures: JPEG or PNG, in it or in its folders, and nothing that has a place."""
+    if folder.suffix.upper() == ".SAFE" or not picture_files(folder):
+        return False
+    return not any(path.suffix.lower() in SCENES for path in folder.rglob("*"))
+
+
+def holds_class_folders(folder: Path) -> bool:
+    """Whether a folder inside this one holds a picture."""
+    return any(path.parent != folder for path in picture_files(folder))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from ..environment import require_matching_torch
 from ..errors import ServiceError
@@ -21,25 +22,32 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
 
     Raises GeoclassError where the address is taken, the data folder in use, or a model is none.
     """
-    with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
+    if not settings.models:
+        raise ServiceError("no model named; give one with --model m.pt")
+    with listening(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
         require_matching_torch()
         from .app import build_app
         from .state import open_service
 
         service = open_service(settings)
-        port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            build_app(service),
-            log_level=log_level,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # who asks is who is connected; what a proxy says of others is not believed
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=GRACE_S,
-            ws="none",
-        )
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        _Server(config, lambda: ready(f"http://{host}:{port}")).run(sockets=[listener])
+        answer(build_app(service), listener, settings.host, ready, log_level)
+
+
+def answer(app: ASGIApp, listener: socket.socket, host: str, ready: Callable[[str], None], log_level: str) -> None:
+    """Answer what comes to `listener` until SIGINT or SIGTERM; `ready` is called with the address."""
+    config = uvicorn.Config(
+        app,
+        log_level=log_level,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is who is connected; what a proxy says of others is not believed
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE_S,
+        ws="none",
+    )
+    named = f"[{host}]" if ":" in host else host
+    address = f"http://{named}:{listener.getsockname()[1]}"
+    _Server(config, lambda: ready(address)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -54,7 +62,7 @@ class _Server(uvicorn.Server):
         self.ready()
 
 
-def _listen(settings: Settings) -> socket.socket:
+def listening(settings: Settings) -> socket.socket:
     """The socket, taken before anything is loaded: a wrong address is told at once."""
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]

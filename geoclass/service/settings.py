@@ -43,8 +43,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One service. `roots` are folders whose scenes may be named in a request, `urls` the beginnings of allowed URLs.
+    """One service, or a labelling desk, which needs no models.
 
+    roots: folders whose scenes may be named in a request; urls: the beginnings of allowed URLs;
     hosts: names under which it is reached from elsewhere (behind a proxy). Raises ServiceError for what cannot be.
     """
 
@@ -62,8 +63,6 @@ class Settings:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise ServiceError("no model named; give one with --model m.pt")
         if len(self.token) < TOKEN_LENGTH or not self.token.isascii() or not self.token.isprintable():
             raise ServiceError(
                 f"the token is refused; give {TOKEN_LENGTH} or more plain characters, or none for a fresh one"
