@@ -29,7 +29,7 @@ from geoclass.desk.queue import least_certain_first, spread_first
 from geoclass.learning.features import extract_features
 from geoclass.train import Method
 
-PER_CLASS = (5, 10, 20, 30, 40, 50, 60, 80, 100)
+PER_CLASS = (10, 20, 40, 60, 80, 100)
 HELD_OUT = 0.25
 
 
@@ -159,7 +159,7 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--start", type=int, default=35, help="labels before the first head")
     parser.add_argument("--batch", type=int, default=35, help="labels from one fit to the next")
-    parser.add_argument("--most", type=int, default=700)
+    parser.add_argument("--most", type=int, default=560)
     parser.add_argument("--ways", default="random,drawn,least certain")
     parser.add_argument("--out", type=Path, default=Path("active-learning"), help="where .csv and .svg go")
     parser.add_argument("--add", action="store_true", help="keep the rows of OUT.csv, as of other seeds")

@@ -17,7 +17,7 @@ from ..views import TURNS
 Features = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 
-WIDTH = 256
+WIDTH = 512
 """Directions of the features that are kept; the others hardly differ from tile to tile."""
 HEAD = "logistic"
 

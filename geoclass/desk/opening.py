@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
+from starlette.types import ASGIApp
 
 from ..areas.sample import read_sample
 from ..bundle import load_bundle
@@ -109,19 +110,14 @@ def serve_desk(desk: Desk, settings: Settings, ready: Callable[[str, str], None]
 
     Raises ServiceError where the address is taken.
     """
-    from ..service.serving import answer, listening
+    from ..service.serving import serve_app
     from .app import build_app
 
-    with listening(settings) as listener:
-        app = build_app(desk, settings)
+    def make() -> ASGIApp:
         desk.learner.start()
-        answer(
-            app,
-            listener,
-            settings.host,
-            lambda address: ready(address, f"{address}/#token={settings.token}"),
-            log_level,
-        )
+        return build_app(desk, settings)
+
+    serve_app(make, settings, lambda address: ready(address, f"{address}/#token={settings.token}"), log_level)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
     """
     if not settings.models:
         raise ServiceError("no model named; give one with --model m.pt")
-    with listening(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
+    with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
         require_matching_torch()
         from .app import build_app
         from .state import open_service
@@ -50,6 +50,14 @@ def answer(app: ASGIApp, listener: socket.socket, host: str, ready: Callable[[st
     _Server(config, lambda: ready(address)).run(sockets=[listener])
 
 
+def serve_app(
+    make: Callable[[], ASGIApp], settings: Settings, ready: Callable[[str], None], log_level: str = "warning"
+) -> None:
+    """Answer with the application that `make` makes, until SIGINT or SIGTERM. Raises ServiceError where the address is taken."""
+    with _listen(settings) as listener:
+        answer(make(), listener, settings.host, ready, log_level)
+
+
 class _Server(uvicorn.Server):
     """Says when it takes requests."""
 
@@ -62,7 +70,7 @@ class _Server(uvicorn.Server):
         self.ready()
 
 
-def listening(settings: Settings) -> socket.socket:
+def _listen(settings: Settings) -> socket.socket:
     """The socket, taken before anything is loaded: a wrong address is told at once."""
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]

@@ -43,9 +43,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One service, or a labelling desk, which needs no models.
+    """One service. `roots` are folders whose scenes may be named in a request, `urls` the beginnings of allowed URLs.
 
-    roots: folders whose scenes may be named in a request; urls: the beginnings of allowed URLs;
     hosts: names under which it is reached from elsewhere (behind a proxy). Raises ServiceError for what cannot be.
     """
 

@@ -176,7 +176,10 @@ function lost(error) {
   retrying ??= setTimeout(async () => {
     retrying = null;
     await flush().catch(lost);
-    if (!unsent() && !retrying) look().then(() => warn($("notes").dataset.standing), lost);
+    if (unsent() || retrying) return;
+    await look().catch(lost);
+    if (!retrying) warn($("notes").dataset.standing);
+    if (!retrying && nextOpen() < 0) await load().catch(lost);
   }, RETRY_MS);
 }
 

@@ -68,7 +68,6 @@ export const act = () => (crypto.randomUUID ? crypto.randomUUID() : [...crypto.g
 // ---- answers on their way, in the order in which they were given
 
 const waiting = [];
-let sending = false;
 const listeners = { kept: () => {}, refused: () => {}, lost: () => {}, changed: () => {} };
 
 export function onAnswers(given) {
@@ -95,26 +94,25 @@ export function give(path, body) {
   return flush();
 }
 
-export async function flush() {
-  if (sending) return;
-  sending = true;
-  try {
-    while (waiting.length) {
-      const { path, body } = waiting[0];
-      try {
-        const told = await post(path, body);
-        waiting.shift();
-        remember();
-        listeners.kept(path, body, told);
-      } catch (error) {
-        if (!(error instanceof Refused)) throw error;
-        if ([0, 401, 429, 503, 507].includes(error.status)) return listeners.lost(error);
-        waiting.shift(); // this one will never be taken
-        remember();
-        listeners.refused(path, body, error);
-      }
+let draining = null;
+
+/** Send what waits; resolves once it is kept, or refused, or the desk cannot be reached. */
+export const flush = () => (draining ??= drain().finally(() => (draining = null)));
+
+async function drain() {
+  while (waiting.length) {
+    const { path, body } = waiting[0];
+    try {
+      const told = await post(path, body);
+      waiting.shift();
+      remember();
+      listeners.kept(path, body, told);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      if ([0, 401, 429, 503, 507].includes(error.status)) return listeners.lost(error);
+      waiting.shift(); // this one will never be taken
+      remember();
+      listeners.refused(path, body, error);
     }
-  } finally {
-    sending = false;
   }
 }
