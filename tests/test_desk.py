@@ -50,11 +50,15 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     contexts = []
 
     def opener(desk: Desk, who: str, view: dict[str, int] = WIDE) -> Page:
-        contexts.append(browser.new_context(viewport={"width": view["width"], "height": view["height"]}, accept_downloads=True))
+        contexts.append(
+            browser.new_context(viewport={"width": view["width"], "height": view["height"]}, accept_downloads=True)
+        )
         page = contexts[-1].new_page()
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda r: None if r.url.startswith((desk.url, "blob:", "data:")) else said.append(r.url))
-        page.add_init_script(f"localStorage.setItem('geoclass-desk-who', localStorage.getItem('geoclass-desk-who') ?? {who!r})")
+        page.add_init_script(
+            f"localStorage.setItem('geoclass-desk-who', localStorage.getItem('geoclass-desk-who') ?? {who!r})"
+        )
         page.goto(desk.page)
         page.wait_for_selector("#gallery .tile")
         return page
@@ -138,7 +142,9 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
     before, after = (float(page.inner_text(name).split()[0]) for name in ("#before", "#after"))
     held_out = page.inner_text("#head-words")
     with capsys.disabled():
-        print(f"\nRSSCN7, {held_out} {first:.1f} % after 40 labels; before {before:.1f} %, after 100 labels {after:.1f} %")
+        sys.stdout.write(
+            f"\nRSSCN7, {held_out} {first:.1f} % after 40 labels; before {before:.1f} %, after 100 labels {after:.1f} %\n"
+        )
     assert before == first and after >= 55 and first >= 40  # by chance it would be 14 %
 
     last = focused(page)
@@ -252,7 +258,9 @@ def test_a_class_is_found_by_typing(textures: Desk, show: Callable[..., Page]) -
 
 
 @pytest.mark.parametrize("view", [WIDE, PHONE], ids=["wide", "phone"])
-def test_accessible_and_not_wider_than_the_screen(textures: Desk, show: Callable[..., Page], view: dict[str, int]) -> None:
+def test_accessible_and_not_wider_than_the_screen(
+    textures: Desk, show: Callable[..., Page], view: dict[str, int]
+) -> None:
     page = show(textures, "Radia", view)
     assert page.evaluate("document.documentElement.scrollWidth") <= view["width"]
     for scheme in ("light", "dark"):
@@ -260,7 +268,9 @@ def test_accessible_and_not_wider_than_the_screen(textures: Desk, show: Callable
         found = Axe().run(page).response["violations"]
         assert [one["id"] for one in found if one["impact"] in ("serious", "critical")] == []
     page.keyboard.press("n")
-    assert [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")] == []
+    assert [
+        one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")
+    ] == []
 
 
 # ---- what is refused

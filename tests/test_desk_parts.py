@@ -1,0 +1,315 @@
+"""Parts of the labelling desk without a browser: the queue's orders, the store of answers, tiles, agreement, exports."""
+
+import io
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pyogrio
+import pyproj
+import pytest
+from click.testing import CliRunner, Result
+from conftest import texture, write_textures
+from fastapi.testclient import TestClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from sklearn.metrics import cohen_kappa_score
+
+from geoclass.cli import main
+from geoclass.datasets.corrections import apply_corrections
+from geoclass.datasets.making import build_dataset
+from geoclass.datasets.store import read_dataset
+from geoclass.desk.agreement import agreements, joined
+from geoclass.desk.answers import MIXED_LABEL, Answers, standing, told
+from geoclass.desk.app import build_app
+from geoclass.desk.desk import Desk
+from geoclass.desk.learner import Learner
+from geoclass.desk.opening import Wanted, opened
+from geoclass.desk.queue import UNKNOWN, disagreement_first, least_certain_first, margins, spread_first
+from geoclass.desk.tiles import open_tiles
+from geoclass.errors import DatasetError, OutputError
+from geoclass.grid import TileGrid
+from geoclass.schemes import load_scheme
+from geoclass.service.settings import Settings
+
+GRID = TileGrid(pyproj.CRS("EPSG:26919"), 64, 1.0)
+TOKEN = "a-token-for-tests-only"
+
+tables = st.integers(2, 6).flatmap(
+    lambda k: st.integers(1, 40).flatmap(lambda n: arrays(np.float64, (n, k), elements=st.floats(0.001, 1)))
+)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(one) for one in arguments])
+
+
+# ---- orders
+
+
+@given(tables)
+def test_least_certain_first_is_a_permutation_by_growing_margin(table: np.ndarray) -> None:
+    shares = table / table.sum(axis=1, keepdims=True)
+    order = least_certain_first(shares)
+    assert sorted(order.tolist()) == list(range(len(shares)))
+    two = np.sort(shares, axis=1)[:, -2:]
+    assert np.allclose(margins(shares), two[:, 1] - two[:, 0])
+    assert (np.diff(margins(shares)[order]) >= 0).all()
+
+
+@given(tables, st.randoms(use_true_random=False))
+def test_contradicted_labels_come_first_and_the_most_confident_before_all(table: np.ndarray, random: object) -> None:
+    shares = table / table.sum(axis=1, keepdims=True)
+    labels = np.array([random.randint(UNKNOWN, shares.shape[1] - 1) for _ in shares])  # type: ignore[attr-defined]  # hypothesis' Random
+    order = disagreement_first(shares, labels)
+    assert sorted(order.tolist()) == list(range(len(shares)))
+    wrong = (labels != UNKNOWN) & (shares.argmax(axis=1) != labels)
+    count = int(wrong.sum())
+    assert wrong[order[:count]].all() and not wrong[order[count:]].any()
+    assert (np.diff(shares.max(axis=1)[order[:count]]) <= 0).all()
+    assert (np.diff(margins(shares)[order[count:]]) >= 0).all()
+
+
+@given(st.integers(1, 60), st.integers(0, 20), st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_a_spread_start_is_a_permutation_and_the_same_every_time(tiles: int, count: int, seed: int) -> None:
+    features = np.random.default_rng(seed).normal(size=(tiles, 4)).astype(np.float32)
+    order = spread_first(features, count, seed)
+    assert sorted(order.tolist()) == list(range(tiles))
+    assert (order == spread_first(features, count, seed)).all()
+
+
+def test_a_spread_start_takes_one_tile_of_each_heap() -> None:
+    heaps = np.repeat(np.eye(5, 8, dtype=np.float32) * 100, 20, axis=0)
+    points = heaps + np.random.default_rng(0).normal(size=heaps.shape).astype(np.float32)
+    assert sorted((spread_first(points, 5)[:5] // 20).tolist()) == [0, 1, 2, 3, 4]
+
+
+# ---- the store
+
+
+def test_answers_are_kept_across_openings_and_never_changed(tmp_path: Path) -> None:
+    store = Answers(tmp_path / "a.sqlite")
+    store.add("act-1", "Ada", ["t1", "t2"], "class", "Forest")
+    store.add("act-2", "Ada", ["t1"], "mixed", note="a road through it")
+    store.add("act-3", "Ada", ["t2"], "note", note="check")
+    assert [row.tile for row in store.undo("act-4", "Ada")] == ["t2"]
+    assert [row.tile for row in store.undo("act-5", "Ada")] == ["t1"]
+    store.close()
+    again = Answers(tmp_path / "a.sqlite")
+    found = standing(again.rows())["Ada"]
+    assert {tile: (one.label, one.note) for tile, one in found.items()} == {"t1": ("Forest", ""), "t2": ("Forest", "")}
+    assert len(again.rows()) == 6  # two tiles, mixed, a note, two undoings
+    with pytest.raises(sqlite3.DatabaseError, match="answers are kept"):
+        again._db.execute("update answers set class = 'Water'")
+    with pytest.raises(sqlite3.DatabaseError, match="answers are kept"):
+        again._db.execute("delete from answers")
+    assert again._db.execute("pragma synchronous").fetchone() == (2,)  # FULL
+    again.close()
+
+
+def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.sqlite").write_bytes(b"something else entirely, and long enough to be looked at" * 30)
+    with pytest.raises(DatasetError, match="holds no answers"):
+        Answers(tmp_path / "a.sqlite")
+    with pytest.raises(OutputError, match="--store"):
+        Answers(tmp_path / "nowhere" / "a.sqlite")
+
+
+def test_a_full_disk_is_told_and_the_answer_is_not_held_for_kept(tmp_path: Path) -> None:
+    folder = write_textures(tmp_path / "tiles", 4)
+    with opened(Wanted(folder, size_px=64)) as desk:
+        client = client_of(desk)
+        tile = client.get("/v1/desk/queue?who=Ada").json()["tiles"][0]["id"]
+        pages = desk.answers._db.execute("pragma page_count").fetchone()[0]
+        desk.answers._db.execute(f"pragma max_page_count={pages}")
+        body = {"act": "a-note-that-is-long", "who": "Ada", "tiles": [tile], "kind": "note", "note": "x" * 500}
+        for number in range(40):
+            answer = client.post("/v1/desk/answers", json={**body, "act": f"act-number-{number:08}"})
+            if answer.status_code != 200:
+                break
+        assert answer.status_code == 507 and "the disk is full" in answer.json()["error"]
+        assert len(desk.answers.rows()) == number
+        desk.answers._db.execute("pragma max_page_count=100000")
+        assert client.post("/v1/desk/answers", json=body).status_code == 200
+
+
+def client_of(desk: Desk) -> TestClient:
+    """A client of the desk's application, gate and all, from this machine."""
+    app = build_app(desk, Settings((), token=TOKEN))
+    return TestClient(
+        app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {TOKEN}"}, client=("127.0.0.1", 50000)
+    )
+
+
+# ---- people
+
+
+def test_joined_labels_and_kappa_are_those_of_the_book() -> None:
+    """Cohen's kappa by hand: 20 tiles, 15 alike, marginals 12/8 and 13/7: (0.75 − 0.53) / (1 − 0.53)."""
+    first = ["a"] * 10 + ["b"] * 5 + ["a"] * 2 + ["b"] * 3
+    second = ["a"] * 10 + ["b"] * 5 + ["b"] * 2 + ["a"] * 3
+    everyone = {"Ada": dict(enumerate(first)), "Bea": dict(enumerate(second)), "Cy": {"elsewhere": "a"}}
+    (pair,) = agreements({who: {str(tile): label for tile, label in own.items()} for who, own in everyone.items()})
+    assert (pair.tiles, pair.agreed) == (20, 0.75)
+    assert pair.kappa == pytest.approx((0.75 - 0.53) / (1 - 0.53))
+    assert pair.kappa == pytest.approx(cohen_kappa_score(first, second))
+    found = joined({
+        "Ada": {"1": "a", "2": "a", "3": MIXED_LABEL, "4": "a"}, "Bea": {"1": "a", "2": "b", "3": MIXED_LABEL},
+        "Cy": {"4": "b", "1": "b"}, "Di": {"4": "b"},
+    })  # fmt: skip
+    assert (found.labels, found.mixed, found.apart) == ({"1": "a", "4": "b"}, {"3"}, {"2"})
+
+
+def test_a_skip_takes_the_class_back_and_a_note_does_not(tmp_path: Path) -> None:
+    store = Answers(tmp_path / "a.sqlite")
+    store.add("1", "Ada", ["t"], "class", "Forest")
+    store.add("2", "Ada", ["t"], "note", note="dark")
+    assert told(standing(store.rows())) == {"Ada": {"t": "Forest"}}
+    store.add("3", "Ada", ["t"], "skip")
+    one = standing(store.rows())["Ada"]["t"]
+    assert (one.label, one.skipped, one.note) == ("", True, "dark")
+    store.close()
+
+
+# ---- data
+
+
+def chips(folder: Path, side: int = 5) -> Path:
+    """Pictures named by tile id, on a square of ground, without labels."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for k, name in enumerate(GRID.tile_ids(np.repeat(np.arange(side), side), np.tile(np.arange(side), side))):
+        Image.fromarray(texture(("checks", "stripes", "noise")[k % 3], random)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_what_opens_the_desk_and_what_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset, class folders without --scheme, plain pictures with it; whatever has a place stays imagery."""
+    from geoclass.cli.label import _opens_desk
+
+    def opens(folder: Path, **options: object) -> bool:
+        return _opens_desk({"inputs": (str(folder),), "scheme": None, "answers": None, "design": None, **options})
+
+    folders, plain = write_textures(tmp_path / "folders", 3), chips(tmp_path / "plain")
+    made = build_dataset(folders, out=tmp_path / "made", size_px=64).folder
+    assert opens(folders) and opens(made) and opens(made, scheme="nlcd3") and opens(plain, scheme="nlcd3")
+    assert opens(folders, scheme="nlcd3")
+    assert not opens(plain) and not opens(folders, answers="a.csv") and not opens(tmp_path / "none")
+    (plain / "a.pgw").write_text("1\n0\n0\n-1\n0\n0\n")
+    assert not opens(plain, scheme="nlcd3")
+    told_so = run("label", plain)
+    assert told_so.exit_code == 2 and "name the classes to choose from with --scheme" in told_so.stderr
+    for wrong in (("label", plain, "--scheme", "nlcd3", "--who", "Ada"), ("label", folders, "--tiles", 5)):
+        assert (run(*wrong).exit_code == 2 and "leave it out" in run(*wrong).stderr) or "is for a dataset" in run(
+            *wrong
+        ).stderr
+
+
+def test_tiles_that_no_longer_exist_are_told_kept_and_left_out(tmp_path: Path) -> None:
+    folder = write_textures(tmp_path / "tiles", 8)
+    wanted = Wanted(folder, size_px=64, who="Ada")
+    with opened(wanted) as desk:
+        asked = [desk.tiles.ids[k] for k in desk.tiles.positions]
+        for number, tile in enumerate(asked):
+            kind = desk.tiles.keys[desk.place[tile]].split("/")[0]
+            desk.answer(f"act-{number}", "Ada", [tile], "class", kind, None)
+        gone = desk.tiles.pictures.paths[desk.place[asked[0]]]
+    gone.unlink()
+    out = run("label", folder, "--size", 64, "--export", tmp_path / "labels.csv")
+    assert out.exit_code == 0 and "1 answered tiles no longer exist" in out.output
+    assert (tmp_path / "labels.csv").read_text().count("\n") == len(asked)  # a header, and one fewer
+    with opened(wanted) as desk:
+        assert desk.gone() == [asked[0]] and len(desk.answers.rows()) == len(asked)
+    again = run("label", folder, "--size", 64, "--export", tmp_path / "labels.csv")
+    assert again.exit_code == 2 and "--overwrite" in again.stderr
+
+
+def test_unlabelled_pictures_with_a_place_make_a_geopackage_and_a_dataset(tmp_path: Path) -> None:
+    folder = chips(tmp_path / "chips")
+    with opened(Wanted(folder, scheme="nlcd3", who="Ada")) as desk:
+        assert not desk.tiles.judged.any() and len(desk.queue("Ada", "uncertain")) == 25
+        ids = desk.tiles.ids
+        desk.answer("act-1", "Ada", ids[:8], "class", desk.tiles.scheme.names[0], "beside <the> road")
+        desk.answer("act-2", "Ada", ids[8:12], "class", desk.tiles.scheme.names[1], None)
+        desk.answer("act-3", "Ada", ids[12:13], "mixed", "", None)
+        middle = desk.tiles.tile_ids.index(GRID.tile_id(2, 2))
+        body, edge = desk.pictures(middle)
+        assert edge == 0.25 and body[:2] == b"\xff\xd8"
+        with Image.open(io.BytesIO(body)) as picture:
+            whole = np.asarray(picture.convert("L"), float)
+        with Image.open(folder / f"{GRID.tile_id(2, 3)}.png") as north:
+            strip = np.asarray(north.convert("L"), float)[-32:]
+        assert np.abs(whole[:32, 32:96] - strip).mean() < 12  # the northern neighbour is above the tile
+    for out in ("labels.gpkg", "labelled"):
+        made = run("label", folder, "--scheme", "nlcd3", "--export", tmp_path / out)
+        assert made.exit_code == 0, made.stderr
+    table = pyogrio.read_dataframe(tmp_path / "labels.gpkg", layer="labels")
+    assert len(table) == 12 and table.crs.to_epsg() == 26919
+    row = table[table["tile_id"] == GRID.tile_id(*GRID.parse_id(table["tile_id"][0]))].iloc[0]
+    assert (
+        tuple(row.geometry.bounds) == GRID.bounds(*GRID.parse_id(row["tile_id"]))
+        and row["notes"] == "beside <the> road"
+    )
+    assert "layer_styles" in {name for name, _ in pyogrio.list_layers(tmp_path / "labels.gpkg")}
+    data = read_dataset(tmp_path / "labelled")
+    assert len(data) == 12 and data.meta.scheme == load_scheme("nlcd3") and not data.table.geometry.isna().any()
+
+
+def test_labels_are_corrections_of_the_dataset(tmp_path: Path) -> None:
+    made = build_dataset(write_textures(tmp_path / "tiles", 12), out=tmp_path / "made", size_px=64)
+    with opened(Wanted(made.folder, who="Ada")) as desk:
+        assert set(made.table["split"]) >= {"train", "test"}
+        assert {made.table["split"][k] for k in desk.tiles.positions} == {"train", "validation"}
+        tile = int(desk.tiles.positions[0])
+        other = next(name for name in desk.tiles.scheme.names if name != made.table["label"][tile])
+        desk.answer("act-1", "Ada", [desk.tiles.ids[tile]], "class", other, None)
+        key = desk.tiles.keys[tile]
+        refused = client_of(desk).get("/v1/desk/labels.gpkg")
+        assert refused.status_code == 422 and "CSV" in refused.json()["error"] + refused.json()["remedy"]
+    assert run("label", made.folder, "--export", tmp_path / "labels.csv").exit_code == 0
+    mended = apply_corrections(made.folder, tmp_path / "labels.csv")
+    assert mended.relabelled == 1
+    assert mended.dataset.table.set_index("key").loc[key, "label"] == other
+
+
+def test_data_without_a_tile_and_models_of_other_classes_are_refused(tmp_path: Path, tiny_bundle: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for data in (tmp_path / "empty", tmp_path / "none"):
+        answer = run("label", data, "--export", tmp_path / "x.csv")
+        assert answer.exit_code == 2 and answer.stderr.strip().count("\n") == 0
+    folder = write_textures(tmp_path / "tiles", 4)
+    answer = run("label", folder, "--size", 64, "--model", tiny_bundle, "--export", tmp_path / "x.csv")
+    assert answer.exit_code == 2 and "the model knows" in answer.stderr and "'checks'" in answer.stderr
+
+
+def test_the_head_learns_from_answers_or_from_all(tmp_path: Path) -> None:
+    """Held-out labels judge and never teach; a second opinion comes first where it is asked for."""
+    folder = write_textures(tmp_path / "tiles", 20)
+    tiles = open_tiles(folder, size_px=64)
+    learner = Learner(tiles)
+    learner.start()
+    learner.wait()
+    assert learner.stage == "ready", learner.problem
+    store = Answers(tmp_path / "a.sqlite")
+    desk = Desk(tiles, store, learner)
+    with pytest.raises(DatasetError, match="two classes"):
+        desk.retrain()
+    for number, k in enumerate(desk.queue("Ada", "uncertain")[:12]):
+        desk.answer(f"act-{number}", "Ada", [tiles.ids[k]], "class", tiles.scheme.names[int(tiles.known[k])], None)
+    made = desk.retrain()
+    assert made.before is None and made.after.labels == 12 and made.after.judged == int(tiles.judged.sum())
+    everything = Desk(tiles, store, learner, learns="all")
+    more = everything.retrain()
+    assert more.before == made.after and more.after.labels == int((~tiles.judged).sum())
+    assert more.after.accuracy is not None and more.after.accuracy > 0.8
+    ada = set(desk.queue("Ada", "uncertain"))
+    bea = desk.queue("Bea", "uncertain", second=True)
+    assert set(bea) - ada == set(bea[:12])
+    first = desk.queue("Bea", "uncertain")
+    assert set(first[-12:]) == set(bea[:12])
+    desk.answer("act-skip", "Bea", [tiles.ids[first[0]]], "skip", "", None)
+    assert desk.queue("Bea", "uncertain")[-1] == first[0]
+    store.close()
