@@ -1,13 +1,14 @@
-"""Does asking for the least certain tiles pay? Accuracy on RSSCN7 against the number of labels, mean over seeded splits.
+"""Does asking for the least certain tiles pay? Accuracy on RSSCN7 against the number of labels, mean over seeded
+splits.
 
     python benchmarks/active_learning.py ../shared/data/rsscn7_224 --seeds 5 --out docs/images/active-learning
 
-Features of all tiles are computed once (and cached) with the default packaged backbone. For each seed a quarter of each class is
-held out, and the rest is the pool, whose labels are told when they are asked for. Ways to ask: `random`, the same number of
-each class; `drawn`, tiles of the pool at random, as a person without a model would; `least certain`, the desk's own queue
-(`geoclass.desk.queue`): a start spread over the features, then in batches those the head, fitted anew after each, is least
-certain of. The head is the desk's (`geoclass.desk.heads`). Writes OUT.csv and OUT.svg, and prints the table.
-"""
+Features of all tiles are computed once (and cached) with the default packaged backbone. For each seed a quarter of each
+class is held out, and the rest is the pool, whose labels are told when they are asked for. Ways to ask: `random`, the
+same number of each class; `drawn`, tiles of the pool at random, as a person without a model would; `least certain`, the
+desk's own queue (`geoclass.desk.queue`): a start spread over the features, then in batches those the head, fitted anew
+after each, is least certain of. The head is the desk's (`geoclass.desk.heads`). Writes OUT.csv and OUT.svg, and prints
+the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The labelling desk driven end to end: a real server, a real Chromium, real tiles; and what must not be lost or let in."""
+"""The labelling desk driven end to end: a real server, a real Chromium, real tiles; and what must not be lost or let
+in."""
 
 import csv
 import io
@@ -36,7 +37,8 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
-    """A desk on class folders of textures; its tiles are not labelled by the tests that share it but under own names."""
+    """A desk on class folders of textures; its tiles are not labelled by the tests that share it but under own
+    names."""
     folder = write_textures(tmp_path_factory.mktemp("textures") / "tiles", 16)
     with opened(folder, "--who", "Ada", "--size", "64") as desk:
         desk.folder = folder  # type: ignore[attr-defined]  # for the test of the lock

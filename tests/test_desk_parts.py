@@ -1,15 +1,20 @@
-"""Parts of the labelling desk without a browser: the queue's orders, the store of answers, tiles, agreement, exports."""
+"""Parts of the labelling desk without a browser: the queue's orders, the store of answers, tiles, agreement,
+exports."""
 
 import io
+import shutil
 import sqlite3
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pyogrio
 import pyproj
 import pytest
+import rasterio
+import shapely
 from click.testing import CliRunner, Result
-from conftest import texture, write_textures
+from conftest import texture, write_coordinates, write_textures
 from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +22,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
+from geoclass.areas.answers import read_votes
+from geoclass.areas.sample import read_sample
 from geoclass.cli import main
 from geoclass.datasets.corrections import apply_corrections
 from geoclass.datasets.making import build_dataset
@@ -30,7 +37,9 @@ from geoclass.desk.opening import Wanted, opened
 from geoclass.desk.queue import UNKNOWN, disagreement_first, least_certain_first, margins, spread_first
 from geoclass.desk.tiles import open_tiles
 from geoclass.errors import DatasetError, OutputError
-from geoclass.grid import TileGrid
+from geoclass.grid import TileGrid, TileRange, cells
+from geoclass.labels import Labels
+from geoclass.outputs.vector import write_gpkg as write_map
 from geoclass.schemes import load_scheme
 from geoclass.service.settings import Settings
 
@@ -199,7 +208,9 @@ def test_what_opens_the_desk_and_what_a_page(tmp_path: Path, monkeypatch: pytest
     assert opens(folders, scheme="nlcd3")
     assert not opens(plain) and not opens(folders, answers="a.csv") and not opens(tmp_path / "none")
     (plain / "a.pgw").write_text("1\n0\n0\n-1\n0\n0\n")
-    assert not opens(plain, scheme="nlcd3")
+    assert opens(plain, scheme="nlcd3"), "named by tile ids, so they are tiles"
+    shutil.copy(plain / f"{GRID.tile_id(0, 0)}.png", plain / "a.png")
+    assert not opens(plain, scheme="nlcd3"), "a picture with a place, so it is imagery"
     told_so = run("label", plain)
     assert told_so.exit_code == 2 and "name the classes to choose from with --scheme" in told_so.stderr
     for wrong in (("label", plain, "--scheme", "nlcd3", "--who", "Ada"), ("label", folders, "--tiles", 5)):
@@ -256,6 +267,62 @@ def test_unlabelled_pictures_with_a_place_make_a_geopackage_and_a_dataset(tmp_pa
     assert "layer_styles" in {name for name, _ in pyogrio.list_layers(tmp_path / "labels.gpkg")}
     data = read_dataset(tmp_path / "labelled")
     assert len(data) == 12 and data.meta.scheme == load_scheme("nlcd3") and not data.table.geometry.isna().any()
+
+
+def test_the_tiles_of_a_sample_are_asked_in_its_order_and_make_an_estimate(tmp_path: Path) -> None:
+    scheme, (columns, rows) = load_scheme("nlcd3"), cells(TileRange(0, 0, 5, 5))
+    shares = np.full((25, len(scheme)), 0.1, np.float32)
+    shares[np.arange(25), np.arange(25) % len(scheme)] = 0.8
+    info = {"name": "map", "date": "2020", "inputs": [], "sensor": "rgb8", "bundle": "none"}
+    thumbnails = np.zeros((25, 2, 2, 3), np.uint8)
+    write_map(
+        Labels(GRID, scheme, columns, rows, shares, np.ones(25, np.float32), thumbnails, info), tmp_path / "map.gpkg"
+    )
+    drawn = tmp_path / "sample.gpkg"
+    made = run("sample", tmp_path / "map.gpkg", "-o", drawn, "--total", 12, "--no-page")
+    assert made.exit_code == 0, made.output
+    sample, folder = read_sample(drawn), chips(tmp_path / "chips")
+    (folder / f"{sample.tile_ids[3]}.png").unlink()
+    with opened(Wanted(folder, design=drawn, who="Ada")) as desk:
+        assert desk.order == "design" and desk.tiles.missing == (sample.tile_ids[3],) and desk.tiles.scheme == scheme
+        order = desk.queue("Ada", "design")
+        names = [desk.tiles.tile_ids[k] for k in order]
+        assert names == [name for name in sample.tile_ids if name != sample.tile_ids[3]]
+        for number, k in enumerate(order):
+            kind = "mixed" if number == 0 else "class"
+            desk.answer(f"act-{number}", "Ada", [desk.tiles.ids[k]], kind, scheme.names[number % 3], None)
+    csv = tmp_path / "answers.csv"
+    assert run("label", folder, "--design", drawn, "--export", csv).exit_code == 0
+    votes = read_votes(sample, drawn, [csv])
+    assert len(votes) == len(order) and sum(vote.unsure for vote in votes) == 1
+    assert {vote.classes for vote in votes if not vote.unsure} == {(0,), (1,), (2,)}
+
+
+def test_a_dataset_cut_from_a_scene_shows_the_ground_around_its_tiles(tmp_path: Path) -> None:
+    scene = write_coordinates(tmp_path / "scene.tif", compress="deflate")
+    with rasterio.open(scene) as source:
+        left, bottom, right, top = source.bounds
+    middle = (left + right) / 2
+    squares = [shapely.box(left, bottom, middle, top), shapely.box(middle, bottom, right, top)]
+    gpd.GeoDataFrame({"kind": ["West", "East"]}, geometry=squares, crs="EPSG:26919").to_file(tmp_path / "l.gpkg")
+    made = build_dataset(
+        scene, tmp_path / "l.gpkg", out=tmp_path / "made", class_field="kind", size_px=64, split="random",
+        keep_look_alikes=True,
+    )  # fmt: skip
+    with opened(Wanted(made.folder)) as desk:
+        at = max(desk.tiles.positions, key=lambda k: -abs(desk.tiles.columns[k] * 64 + 32 - middle))
+        column, row = int(desk.tiles.columns[at]), int(desk.tiles.rows[at])
+        bounds = ((column - 0.5) * 64, (row - 0.5) * 64, (column + 1.5) * 64, (row + 1.5) * 64)
+        body, edge = desk.pictures(int(at))
+        with rasterio.open(scene) as source, Image.open(io.BytesIO(body)) as picture:
+            there = source.read(window=source.window(*bounds), boundless=True, fill_value=196).transpose(1, 2, 0)
+            assert edge == 0.25 and picture.size == (128, 128)
+            assert np.abs(np.asarray(picture, float) - there).mean() < 6
+    scene.unlink()
+    with opened(Wanted(made.folder)) as desk:  # the scene is gone: the neighbours stand in for it
+        body, edge = desk.pictures(int(at))
+        with Image.open(io.BytesIO(body)) as picture:
+            assert edge == 0.25 and np.abs(np.asarray(picture, float)[32:96, 32:96] - there[32:96, 32:96]).mean() < 6
 
 
 def test_labels_are_corrections_of_the_dataset(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
-"""geoclass label: the labelling desk on a dataset; or for imagery a page to label a handful of tiles by eye, and the class
-folders that its answers make."""
+"""geoclass label: the labelling desk on a dataset; or for imagery a page to label a handful of tiles by eye, and the
+class folders that its answers make."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ desk_options = all_of(
     click.option("--export", type=click.Path(),
                  help="Open no desk: write what is labelled to this .csv, .gpkg or dataset folder."),
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all."),
-    click.option("--port", type=click.IntRange(0, 65535), default=0, show_default=True, help="Port; 0 for a free one."),
+    click.option("--port", type=click.IntRange(0, 65535), default=8001, show_default=True, help="Port; 0 for a free one."),
     click.option("--token", envvar="GEOCLASS_TOKEN", show_envvar=True,
                  help="Access token.  [default: a fresh one, which is printed]"),
     click.option("--allow-host", "hosts", multiple=True, metavar="NAME",
@@ -64,14 +64,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """Label tiles by eye.
 
     With INPUTS a dataset (a folder from geoclass dataset, class folders, or with --scheme a folder of plain JPEG or PNG
-    pictures) this opens the labelling desk in the browser: tiles with the ground around them, class keys, a head that learns
-    from the answers while you label, several people. Answers are on disk at once, in DATA.labels.sqlite.
+    pictures) this opens the labelling desk in the browser: tiles with the ground around them, class keys, a head that
+    learns from the answers while you label, several people. Answers are on disk at once, in DATA.labels.sqlite.
 
-    With INPUTS imagery of one ground on one date or several: first, with --scheme, write a page that shows tiles drawn at
-    random and asks for their class on each date by keyboard; open it in a browser, answer, and save the CSV. Then, with
-    --answers, cut those tiles into class folders for `geoclass train`. Give the same INPUTS, --size, --gsd and --crs both
-    times.
-    """
+    With INPUTS imagery of one ground on one date or several: first, with --scheme, write a page that shows tiles drawn
+    at random and asks for their class on each date by keyboard; open it in a browser, answer, and save the CSV. Then,
+    with --answers, cut those tiles into class folders for `geoclass train`. Give the same INPUTS, --size, --gsd and
+    --crs both times."""
     given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if _opens_desk(options):
         _refuse(given, OF_IMAGERY, "is for imagery; leave it out for a dataset")
@@ -87,8 +86,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 def _opens_desk(options: dict[str, Any]) -> bool:
     """Whether the one input is a dataset.
 
-    A dataset says so itself. Class folders name the classes, and are taken for such without --scheme only; with --scheme a
-    folder is one of pictures to label, unless something in it has a place on the ground: then it is imagery.
+    A dataset says so itself. Class folders name the classes, and are taken for such without --scheme only; with
+    --scheme a folder is one of pictures to label if these are named by tile ids or have no place: others are imagery.
     """
     from ..datasets.store import is_dataset
 

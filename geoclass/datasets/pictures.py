@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ SUFFIXES = {".jpg", ".jpeg", ".png", *TIFF}
 SCENES = (*TIFF, ".vrt", ".jp2", ".j2k", ".img", ".wld", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw")
 """How files of imagery end, world files among them; a picture with one beside it has a place, and is a scene."""
 
+TILE_ID = re.compile(r"(?P<crs>x?[0-9a-f]+)_(?P<side>\d+(?:\.\d+)?)_(?P<column>-?\d+)_(?P<row>-?\d+)")
+
 Picture = npt.NDArray[Any]
 """(bands, height, width) in stored numbers."""
 
@@ -35,9 +38,15 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def is_pictures(folder: Path) -> bool:
-    """Whether this is a folder of plain pictures: JPEG or PNG, in it or in its folders, and nothing that has a place."""
-    if folder.suffix.upper() == ".SAFE" or not picture_files(folder):
+    """Whether this is a folder of tiles as JPEG or PNG, in it or in its folders: pictures without a place, or named by tile ids.
+
+    One with a world file beside it, and any other raster, is a scene.
+    """
+    found = picture_files(folder)
+    if folder.suffix.upper() == ".SAFE" or not found or any(path.suffix.lower() in TIFF for path in found):
         return False
+    if all(TILE_ID.fullmatch(path.stem) for path in found):
+        return True
     return not any(path.suffix.lower() in SCENES for path in folder.rglob("*"))
 
 

@@ -12,8 +12,8 @@ from .answers import MIXED_LABEL
 
 @dataclass(frozen=True)
 class Joined:
-    """Labels of tiles by majority. labels: tile → class; mixed: tiles that most call mixed; apart: tiles on which no answer has
-    the most votes; people: tile → how many answered."""
+    """Labels of tiles by majority. labels: tile → class; mixed: tiles that most call mixed; apart: tiles on which no
+    answer has the most votes; people: tile → how many answered."""
 
     labels: dict[str, str]
     mixed: frozenset[str]

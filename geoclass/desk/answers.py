@@ -1,8 +1,8 @@
 """What people answered, in SQLite: rows are added and never changed, each on the disk before it is acknowledged.
 
-One row is one person's word on one tile: its class, that it is mixed, or that it is left for later (skip), with a note if any.
-Undoing is a row too, which names the act it takes back; an act is all rows of one key press. Nothing is lost by a kill.
-"""
+One row is one person's word on one tile: its class, that it is mixed, or that it is left for later (skip), with a note
+if any. Undoing is a row too, which names the act it takes back; an act is all rows of one key press. Nothing is lost by
+a kill."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ create trigger if not exists answers_last before delete on answers begin select 
 
 @dataclass(frozen=True)
 class Answer:
-    """A row. label: the class where `kind` is class; note: None where the row says nothing of it; time: UTC, ISO 8601."""
+    """A row. label: the class where `kind` is class; note: None where the row says nothing of it; time: UTC, ISO
+    8601."""
 
     act: str
     tile: str
@@ -57,7 +58,8 @@ class Standing:
 
 
 class Answers:
-    """The table in the file `path`. Raises DatasetError where that is something else, OutputError where the disk fails."""
+    """The table in the file `path`. Raises DatasetError where that is something else, OutputError where the disk
+    fails."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -31,7 +31,8 @@ POLICY = (
 
 
 class DeskGate(Gate):
-    """The service's gate. The page's own files, which hold no data, need no token: a browser cannot send one for them."""
+    """The service's gate. The page's own files, which hold no data, need no token: a browser cannot send one for
+    them."""
 
     def _may_be_unnamed(self, scope: Scope, headers: Headers, host: str) -> bool:
         path = str(scope["path"])

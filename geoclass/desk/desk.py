@@ -25,7 +25,8 @@ SPREAD = 5
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The class the head holds most probable for a tile, its probability, and the label that the data came with, if any."""
+    """The class the head holds most probable for a tile, its probability, and the label that the data came with, if
+    any."""
 
     label: str | None
     probability: float | None
@@ -71,7 +72,8 @@ class Desk:
     # ---- answering
 
     def answer(self, act: str, person: str, tiles: Sequence[str], kind: Kind, label: str, note: str | None) -> None:
-        """Keep one person's word on tiles. Raises DatasetError for an unknown tile or class, OutputError for a full disk."""
+        """Keep one person's word on tiles. Raises DatasetError for an unknown tile or class, OutputError for a full
+        disk."""
         for tile in tiles:
             if tile not in self.place or not self.tiles.asked[self.place[tile]]:
                 raise DatasetError(f"there is no tile {tile!r} to label; reload the page")
@@ -97,9 +99,8 @@ class Desk:
     def queue(self, person: str, order: OrderName, second: bool = False) -> list[int]:
         """The positions that `person` has not answered, the next first.
 
-        Tiles that others have labelled come last, with `second` first, to measure agreement; what the person skipped comes
-        after everything else.
-        """
+        Tiles that others have labelled come last, with `second` first, to measure agreement; what the person skipped
+        comes after everything else."""
         found = self.standing()
         own = found.get(person, {})
         others = {tile for who, theirs in told(found).items() if who != person for tile in theirs}

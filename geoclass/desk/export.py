@@ -41,7 +41,8 @@ LAYER = "labels"
 
 
 def labels_csv(desk: Desk) -> str:
-    """One row a labelled tile: key and label, as `geoclass dataset --corrections` reads them, tile id, number of people."""
+    """One row a labelled tile: key and label, as `geoclass dataset --corrections` reads them, tile id, number of
+    people."""
     joined = desk.joined()
     rows = []
     for tile, label in _in_order(desk, joined.labels):
@@ -96,8 +97,8 @@ def _csv(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
 
 
 def write_csv(desk: Desk, path: Path, overwrite: bool = False) -> int:
-    """Write `labels_csv`; return the number of tiles. Raises OutputError."""
-    text = labels_csv(desk)
+    """Write `labels_csv`, of a sample's tiles `answers_csv`; return the number of rows. Raises OutputError."""
+    text = answers_csv(desk) if desk.tiles.sample else labels_csv(desk)
     with replacing(path, overwrite) as temporary:
         temporary.write_bytes(text.encode())
     return text.count("\r\n") - 1
@@ -141,8 +142,8 @@ def _notes(desk: Desk, tile: str) -> list[str]:
 
 
 def write_labelled(desk: Desk, out: Path, overwrite: bool = False) -> dict[str, int]:
-    """Write the dataset folder `out`: what the head learns from as split train (a dataset's tiles keep their split), and the
-    held-out tiles, with the data's own labels, as split test. Return the number of tiles of each class.
+    """Write the dataset folder `out`: what the head learns from as split train (a dataset's tiles keep their split),
+    and the held-out tiles, with the data's own labels, as split test. Return the number of tiles of each class.
 
     Raises DatasetError with fewer than two classes or tiles, OutputError.
     """
@@ -216,9 +217,11 @@ def _meta(desk: Desk, out: Path, labelled: int, judged: bool) -> DatasetMeta:
 
 
 def write_export(desk: Desk, path: Path, overwrite: bool = False) -> str:
-    """Write `path`: a .csv, a .gpkg, else a dataset folder; return a line that says what is there. Raises GeoclassError."""
+    """Write `path`: a .csv, a .gpkg, else a dataset folder; return a line that says what is there. Raises
+    GeoclassError."""
     if path.suffix.lower() == ".csv":
-        return f"{path}: labels of {write_csv(desk, path, overwrite):,} tiles"
+        rows = write_csv(desk, path, overwrite)
+        return f"{path}: {rows:,} answers" if desk.tiles.sample else f"{path}: labels of {rows:,} tiles"
     if path.suffix.lower() == ".gpkg":
         return f"{path}: labels of {write_gpkg(desk, path, overwrite):,} tiles"
     counts = write_labelled(desk, path, overwrite)

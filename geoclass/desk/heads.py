@@ -25,10 +25,10 @@ HEAD = "logistic"
 def space_of(features: Features, width: int = WIDTH) -> Features:
     """(N, V, D) points of all tiles of a dataset, labelled or not, from their features (N, V, F).
 
-    Rescaled so that what differs between the views of one tile counts for less (see `learning.heads.rescaled`), then turned onto
-    the D = `width` principal directions of the tiles (Pearson 1901, Philosophical Magazine 2:559-572). Both need no labels, so they are taken from
-    all tiles once, which is more than a few labelled ones tell, and a head fits several times as fast.
-    """
+    Rescaled so that what differs between the views of one tile counts for less (see `learning.heads.rescaled`), then
+    turned onto the D = `width` principal directions of the tiles (Pearson 1901, Philosophical Magazine 2:559-572). Both
+    need no labels, so they are taken from all tiles once, which is more than a few labelled ones tell, and a head fits
+    several times as fast."""
     scaled = rescaled(features)[0]
     means = scaled.mean(axis=1)
     means -= means.mean(axis=0)
@@ -52,7 +52,8 @@ class Fitted:
         return self.head.accuracy
 
     def probabilities(self, points: Features) -> npt.NDArray[np.float64]:
-        """(N, K) for all points (N, V, D) the head was fitted among; a tile it learned from is judged by one that did not."""
+        """(N, K) for all points (N, V, D) the head was fitted among; a tile it learned from is judged by one that did
+        not."""
         logits = points[:, :TURNS].mean(axis=1) @ self.head.weight.T + self.head.bias
         logits[self.at[self.head.held_out]] = self.head.logits
         return np.asarray(softmax(logits.astype(np.float64) / self.temperature, axis=1))

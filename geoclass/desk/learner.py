@@ -1,4 +1,5 @@
-"""What the desk knows by learning: features of all tiles, computed once in the background, and the head of the labels so far."""
+"""What the desk knows by learning: features of all tiles, computed once in the background, and the head of the labels
+so far."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Learned:
-    """A head in use. probabilities: (N, K) of all tiles; accuracy: on the `judged` held-out tiles, None where there are none;
-    own_accuracy: in cross-validation on its `labels` tiles, None for the model that the desk began with."""
+    """A head in use. probabilities: (N, K) of all tiles; accuracy: on the `judged` held-out tiles, None where there are
+    none; own_accuracy: in cross-validation on its `labels` tiles, None for the model that the desk began with."""
 
     name: str
     probabilities: Scores
@@ -48,7 +49,8 @@ class Retrained:
 
 
 class Learner:
-    """Features and heads of a desk's tiles. `model` gives the backbone and the first head; without it the default backbone.
+    """Features and heads of a desk's tiles. `model` gives the backbone and the first head; without it the default
+    backbone.
 
     Raises BundleError for a model of other classes or bands.
     """

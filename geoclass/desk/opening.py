@@ -33,7 +33,8 @@ STORE = ".labels.sqlite"
 @dataclass(frozen=True)
 class Wanted:
     """What a desk is opened with. store: the file of the answers, by default `<data>.labels.sqlite` beside the data;
-    scheme: the classes, where the data do not name them; design: a file of `geoclass sample` whose tiles are asked for."""
+    scheme: the classes, where the data do not name them; design: a file of `geoclass sample` whose tiles are asked
+    for."""
 
     data: Path
     scheme: str | None = None
@@ -106,7 +107,8 @@ def _claimed(store: Path) -> Iterator[None]:
 
 
 def serve_desk(desk: Desk, settings: Settings, ready: Callable[[str, str], None], log_level: str = "warning") -> None:
-    """Answer the page of `desk` until SIGINT or SIGTERM; `ready` is told the address, and the one that carries the token.
+    """Answer the page of `desk` until SIGINT or SIGTERM; `ready` is told the address, and the one that carries the
+    token.
 
     Raises ServiceError where the address is taken.
     """
@@ -124,9 +126,8 @@ def serve_desk(desk: Desk, settings: Settings, ready: Callable[[str, str], None]
 def in_browser() -> Iterator[Callable[[str], None]]:
     """Yield what opens an address in the user's browser.
 
-    The address holds the token, and other users of the machine can read the arguments of a browser's process: so it is given a
-    file that only its user may read and that leads to the address.
-    """
+    The address holds the token, and other users of the machine can read the arguments of a browser's process: so it is
+    given a file that only its user may read and that leads to the address."""
     with tempfile.TemporaryDirectory(prefix="geoclass-") as folder:  # mode 700
 
         def show(address: str) -> None:

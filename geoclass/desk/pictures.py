@@ -1,4 +1,5 @@
-"""Pictures of tiles for the page: with the ground around them where the scenes, or the neighbouring tiles, are there."""
+"""Pictures of tiles for the page: with the ground around them where the scenes, or the neighbouring tiles, are
+there."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Pictures:
         self._made = lru_cache(KEPT)(self._make)
 
     def __call__(self, position: int) -> tuple[bytes, float]:
-        """A JPEG of a tile, and the share of the picture's side that lies around the tile on each side (0: the tile alone).
+        """A JPEG of a tile, and the share of the picture's side that lies around the tile on each side (0: the tile
+        alone).
 
         Raises GeoclassError where its file is gone.
         """

@@ -1,4 +1,5 @@
-"""Which tile to ask for next: pure functions of probabilities, labels and features; the desk and its benchmark share them."""
+"""Which tile to ask for next: pure functions of probabilities, labels and features; the desk and its benchmark share
+them."""
 
 from __future__ import annotations
 
@@ -48,7 +49,8 @@ def disagreement_first(probabilities: Probabilities, labels: npt.NDArray[np.inte
 
 
 def spread_first(features: npt.NDArray[np.floating[Any]], count: int, seed: int = 0) -> Order:
-    """All N tiles, the first `count` spread over the features (N, F), the others in random order: for a start without labels.
+    """All N tiles, the first `count` spread over the features (N, F), the others in random order: for a start without
+    labels.
 
     One tile of each of `count` clusters, that nearest to its centre, the largest cluster first: what is common is asked
     for before what is odd, when few labels are known (Hacohen, Dekel & Weinshall 2022, "Active learning on a budget:

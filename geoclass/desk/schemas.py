@@ -48,8 +48,9 @@ class ClassFacts(Strict):
 
 
 class TileFacts(Strict):
-    """A tile in the gallery. edge: share of the picture that lies around the tile on each side; suggested, probability: only
-    where the desk was told to show them before the answer. label: `mixed`, skipped and unanswered tiles have kinds of their own."""
+    """A tile in the gallery. edge: share of the picture that lies around the tile on each side; suggested, probability:
+    only where the desk was told to show them before the answer. label: `mixed`, skipped and unanswered tiles have kinds
+    of their own."""
 
     id: str
     name: str

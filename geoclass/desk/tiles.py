@@ -17,7 +17,7 @@ from ..datasets.store import Dataset, is_dataset, read_dataset, read_tiles
 from ..datasets.tileset import TEST, TRAIN, VALIDATION, TileSet
 from ..errors import DatasetError
 from ..grid import IntArray, TileGrid, parse_crs
-from ..schemes import ClassScheme
+from ..schemes import ClassScheme, class_position
 from ..sensors import load_sensor
 from .queue import UNKNOWN
 
@@ -27,12 +27,11 @@ JUDGED = 4
 
 @dataclass(frozen=True)
 class Tiles:
-    """N tiles. ids: (N,) short names made of the keys; known: (N,) the data's own labels as positions in the scheme, or UNKNOWN;
-    asked: (N,) whether people are asked; judged: (N,) whether the head is judged on it, by the known label.
+    """N tiles. ids: (N,) short names made of the keys; known: (N,) the data's own labels as positions in the scheme, or
+    UNKNOWN; asked: (N,) whether people are asked; judged: (N,) whether the head is judged on it, by the known label.
 
-    tile_ids: names on the grid, where the tiles have places, with (N,) columns and rows; ground: scene each was cut from.
-    dataset: what it was read from, where that is a dataset. missing: sampled tiles that are not there.
-    """
+    tile_ids: names on the grid, where the tiles have places, with (N,) columns and rows; ground: scene each was cut
+    from. dataset: what it was read from, where that is a dataset. missing: sampled tiles that are not there."""
 
     folder: Path
     pictures: TileSet
@@ -74,7 +73,7 @@ def open_tiles(
     folder: Path, scheme: ClassScheme | None = None, *, size_px: int | None = None, gsd_m: float | None = None,
     sensor: str | None = None, sample: Sample | None = None,
 ) -> Tiles:  # fmt: skip
-    """Read a dataset, class folders (without `scheme`), or with `scheme` a folder of pictures that have no label yet.
+    """Read a dataset, class folders, or with `scheme` a folder of pictures that have no label yet.
 
     With `sample` its tiles are asked for, found by their tile ids. Raises DatasetError, also for data without a tile.
     """
@@ -84,8 +83,8 @@ def open_tiles(
         data = read_dataset(folder)
         pictures = read_tiles(folder, size_px, scheme, chosen, None, gsd_m)
         known = pictures.classes
-    elif scheme is None and sample is None:
-        pictures = read_tiles(folder, size_px, None, chosen, None, gsd_m)
+    elif (scheme is None and sample is None) or (scheme is not None and _names_classes(folder, scheme)):
+        pictures = read_tiles(folder, size_px, scheme, chosen, None, gsd_m)
         known = pictures.classes
     else:
         wanted = scheme if scheme is not None or sample is None else sample.scheme
@@ -98,6 +97,14 @@ def open_tiles(
     ids = tuple(short(key) for key in pictures.keys)
     made = _placed(Tiles(folder, pictures, ids, known, ~judged, judged, dataset=data))
     return made if sample is None else _sampled(made, sample)
+
+
+def _names_classes(folder: Path, scheme: ClassScheme) -> bool:
+    """Whether pictures lie in folders of this one only, two or more, each called as a class of the scheme."""
+    names = {path.relative_to(folder).parts[0] for path in picture_files(folder)} if folder.is_dir() else set()
+    return len(names) > 1 and all(
+        (folder / name).is_dir() and class_position(scheme, name) is not None for name in names
+    )
 
 
 def _unlabelled(
@@ -147,6 +154,11 @@ def _placed(tiles: Tiles) -> Tiles:
 
 def _sampled(tiles: Tiles, sample: Sample) -> Tiles:
     """With the sample's tiles asked for, in its order, and the other known ones to judge the head on."""
+    if sample.design.dates:
+        raise DatasetError(
+            "the sample is of a change map, so its tiles are to be seen on every date; answer them on its review page "
+            "(geoclass sample --page)"
+        )
     if tiles.tile_ids is None:
         raise DatasetError(
             f"the tiles of {tiles.folder} have no tile ids, so the sample's cannot be found; cut them with geoclass tile --chips"
