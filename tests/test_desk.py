@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
 from conftest import write_textures
-from desk_process import HEADERS, Desk, free_port, opened
+from desk_process import HEADERS, TOKEN, Desk, free_port, opened
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sklearn.metrics import cohen_kappa_score
 
@@ -273,6 +273,22 @@ def test_accessible_and_not_wider_than_the_screen(
     assert [
         one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")
     ] == []
+
+
+def test_a_page_without_the_token_asks_for_it_and_loses_no_answer(textures: Desk, show: Callable[..., Page]) -> None:
+    page = show(textures, "Annie")
+    page.evaluate("sessionStorage.clear()")
+    page.goto(f"{textures.url}/?again")
+    page.wait_for_selector("#gallery .tile")
+    tile = focused(page)
+    page.keyboard.press("1")
+    expect(page.locator("#gate")).to_be_visible()
+    expect(page.locator("#kept")).to_have_text("1 answer not on the disk yet")
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    kept(page)
+    own = httpx.get(f"{textures.url}/v1/desk/queue", params={"who": "Annie", "count": 96}).json()["tiles"]
+    assert tile not in {one["id"] for one in own}
 
 
 # ---- what is refused

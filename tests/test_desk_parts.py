@@ -37,11 +37,13 @@ from geoclass.desk.opening import Wanted, opened
 from geoclass.desk.queue import UNKNOWN, disagreement_first, least_certain_first, margins, spread_first
 from geoclass.desk.tiles import open_tiles
 from geoclass.errors import DatasetError, OutputError
+from geoclass.evaluation.assessment import predict_tiles
 from geoclass.grid import TileGrid, TileRange, cells
 from geoclass.labels import Labels
 from geoclass.outputs.vector import write_gpkg as write_map
 from geoclass.schemes import load_scheme
 from geoclass.service.settings import Settings
+from geoclass.train import train
 
 GRID = TileGrid(pyproj.CRS("EPSG:26919"), 64, 1.0)
 TOKEN = "a-token-for-tests-only"
@@ -380,3 +382,31 @@ def test_the_head_learns_from_answers_or_from_all(tmp_path: Path) -> None:
     desk.answer("act-skip", "Bea", [tiles.ids[first[0]]], "skip", "", None)
     assert desk.queue("Bea", "uncertain")[-1] == first[0]
     store.close()
+
+
+def test_a_model_is_the_first_head_and_its_answers_are_those_of_predict(tmp_path: Path) -> None:
+    folder = write_textures(tmp_path / "tiles", 16)
+    bundle = train(folder, size_px=64, views=1).save(tmp_path / "m.pt")
+    with opened(Wanted(folder, model=str(tmp_path / "m.pt"))) as desk:
+        assert desk.tiles.pictures.size_px == 64
+        desk.learner.start()
+        desk.learner.wait()
+        found = desk.learner.learned
+        assert desk.learner.stage == "ready" and found is not None and found.own_accuracy is None
+        assert np.abs(found.probabilities - predict_tiles(desk.tiles.pictures, bundle)).max() < 0.02
+        told_now = client_of(desk).get("/v1/desk").json()
+        assert told_now["head"]["name"] == "the model" and told_now["head"]["accuracy"] > 0.8
+        assert margins(found.probabilities[desk.queue("Ada", "uncertain")]).argmin() == 0
+        wrong = disagreement_first(found.probabilities[desk.tiles.positions], desk.tiles.known[desk.tiles.positions])
+        assert desk.queue("Ada", "disagreement") == desk.tiles.positions[wrong].tolist()
+
+
+def test_behind_a_proxy_reading_needs_the_token_too(tmp_path: Path) -> None:
+    with opened(Wanted(write_textures(tmp_path / "tiles", 4), size_px=64)) as desk:
+        app = build_app(desk, Settings((), token=TOKEN, hosts=("desk.example",)))
+        client = TestClient(app, base_url="http://desk.example", client=("10.0.0.1", 50000))
+        assert client.get("/").status_code == client.get("/static/main.js").status_code == 200
+        assert client.get("/v1/desk").status_code == client.get("/v1/desk/labels.csv").status_code == 401
+        assert client.get("/v1/desk", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
+        for path in ("/static/../../answers.py", "/static/%2e%2e/%2e%2e/answers.py", "/static/"):
+            assert client.get(path).status_code in (401, 404)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from ..areas.sample import read_sample
 from ..bundle import load_bundle
+from ..datasets.store import is_dataset
 from ..errors import DatasetError
 from ..files import require_writable
 from ..history.registry import resolve
@@ -65,11 +66,12 @@ def opened(wanted: Wanted) -> Iterator[Desk]:
     scheme = load_scheme(wanted.scheme) if wanted.scheme else None
     sample = read_sample(wanted.design) if wanted.design else None
     with _claimed(wanted.answers):
+        model = load_bundle(resolve(wanted.model)) if wanted.model else None
+        own = model.meta.size_px if model and not is_dataset(wanted.data) else None
         tiles = open_tiles(
-            wanted.data, scheme, size_px=wanted.size_px, gsd_m=wanted.gsd_m, sensor=wanted.sensor, sample=sample
+            wanted.data, scheme, size_px=wanted.size_px or own, gsd_m=wanted.gsd_m, sensor=wanted.sensor, sample=sample
         )
         require_tiles(tiles)
-        model = load_bundle(resolve(wanted.model)) if wanted.model else None
         learner = Learner(tiles, model, device=str(choose_device(wanted.device)))
         answers = Answers(wanted.answers)
         order = wanted.order or ("design" if sample else "uncertain")
