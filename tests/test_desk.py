@@ -23,7 +23,7 @@ from geoclass.datasets.store import read_dataset
 from geoclass.desk.tiles import short
 
 KINDS = ("checks", "noise", "stripes")
-PER_CLASS = 24
+PER_CLASS = 22
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
