@@ -34,8 +34,8 @@ class Desk:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log.append(line)
-            if found := re.search(r"open ((http://[^/]+)/\S+)", line):
-                self.page, self.url = found[1], found[2]
+            if found := re.search(r"desk is at (\S+)", line):
+                self.url, self.page = found[1], f"{found[1]}/#token={TOKEN}"
                 break
         else:
             raise AssertionError("".join(self.log))

@@ -294,6 +294,10 @@ def test_a_page_without_the_token_asks_for_it_and_loses_no_answer(textures: Desk
 # ---- what is refused
 
 
+def test_a_token_that_was_given_is_not_printed(textures: Desk) -> None:
+    assert TOKEN not in "".join(textures.log)
+
+
 def test_writing_needs_the_token_and_the_own_page(textures: Desk) -> None:
     body = {"act": "0" * 16, "who": "Mallory", "tiles": ["0" * 16], "kind": "skip"}
     address = f"{textures.url}/v1/desk/answers"

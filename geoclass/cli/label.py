@@ -199,7 +199,8 @@ def _serve(ctx: click.Context, desk: Any, options: dict[str, Any]) -> None:
                 f"{len(desk.tiles.positions):,} tiles to label; answers are kept in {escape(str(desk.answers.path))}"
             )
             say.print(f"the labelling desk is at {escape(address)}")
-            click.echo(f"open {whole}")  # its token lets the page write
+            if not options["token"]:  # one that was given is known, and stays out of logs
+                click.echo(f"open {whole}")
             if not settings.on_loopback:
                 say.print(
                     "others can reach it; without TLS its token can be read on the way: see the docs on a reverse proxy"
