@@ -4,6 +4,7 @@ import { unsent } from "./server.js";
 import { keyOf, state } from "./state.js";
 
 export function drawClasses(choose) {
+  $("classes").parentElement.classList.toggle("many", state.status.classes.length > 10);
   $("classes").replaceChildren(...state.status.classes.map((one, k) => classButton(one, k, choose)));
 }
 
