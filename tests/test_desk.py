@@ -114,11 +114,12 @@ def rsscn7(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_hundred_tiles_by_keyboard_then_a_kill(
-    rsscn7: Path, show: Callable[..., Page], capsys: pytest.CaptureFixture[str]
+    rsscn7: Path, show: Callable[..., Page], capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     """Label 100 tiles, retrain twice, kill the server right after an answer, go on, export, train on the export."""
     truth, port = classes_of(rsscn7), str(free_port())
     desk = Desk(rsscn7, "--port", port, "--who", "Ada")
+    request.addfinalizer(desk.end)
     page = show(desk, "Ada")
     names = page.locator("#classes .class span").all_inner_texts()
     answered: dict[str, str] = {}
