@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -275,6 +276,11 @@ def _agreements(told: Sequence[Vote], with_classes: bool) -> Iterator[Agreement]
     by_reviewer: dict[str, dict[int, str]] = {}
     for vote in told:
         by_reviewer.setdefault(vote.reviewer, {})[vote.tile] = str(_key(vote, with_classes))
+    return agreement_of(by_reviewer)
+
+
+def agreement_of(by_reviewer: Mapping[str, Mapping[Any, str]]) -> Iterator[Agreement]:
+    """The agreement of each two reviewers who answered tiles in common, from reviewer → tile → answer."""
     for (first, a), (second, b) in combinations(sorted(by_reviewer.items()), 2):
         both = sorted(a.keys() & b.keys())
         if both:

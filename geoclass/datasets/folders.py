@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections import Counter
 from collections.abc import Sequence
@@ -19,10 +18,9 @@ from .candidates import BALANCED, UNREADABLE, Choice, Placed, balanced, part
 from .cutting import Collected, Progress
 from .duplicates import dhash, thumbnail
 from .images import shown
+from .pictures import TILE_ID
 from .store import IMAGES
 from .tileset import TileSet
-
-TILE_ID = re.compile(r"(?P<crs>x?[0-9a-f]+)_(?P<side>\d+(?:\.\d+)?)_(?P<column>-?\d+)_(?P<row>-?\d+)")
 
 
 def take_pictures(

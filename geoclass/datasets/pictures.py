@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,37 @@ from ..sensors import Sensor
 RGB = ("red", "green", "blue")
 TIFF = (".tif", ".tiff")
 SUFFIXES = {".jpg", ".jpeg", ".png", *TIFF}
+SCENES = (*TIFF, ".vrt", ".jp2", ".j2k", ".img", ".wld", ".pgw", ".pngw", ".jgw", ".jpgw", ".jpegw")
+"""How files of imagery end, world files among them; a picture with one beside it has a place, and is a scene."""
+
+TILE_ID = re.compile(r"(?P<crs>x?[0-9a-f]+)_(?P<side>\d+(?:\.\d+)?)_(?P<column>-?\d+)_(?P<row>-?\d+)")
 
 Picture = npt.NDArray[Any]
 """(bands, height, width) in stored numbers."""
+
+
+def picture_files(folder: Path) -> list[Path]:
+    """The pictures in a folder and in its folders, sorted; not those in hidden ones."""
+    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES]
+    return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+
+
+def is_pictures(folder: Path) -> bool:
+    """Whether this is a folder of tiles as JPEG or PNG, in it or in its folders: pictures without a place, or named by tile ids.
+
+    One with a world file beside it, and any other raster, is a scene.
+    """
+    found = picture_files(folder)
+    if folder.suffix.upper() == ".SAFE" or not found or any(path.suffix.lower() in TIFF for path in found):
+        return False
+    if all(TILE_ID.fullmatch(path.stem) for path in found):
+        return True
+    return not any(path.suffix.lower() in SCENES for path in folder.rglob("*"))
+
+
+def holds_class_folders(folder: Path) -> bool:
+    """Whether a folder inside this one holds a picture."""
+    return any(path.parent != folder for path in picture_files(folder))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from ..environment import require_matching_torch
 from ..errors import ServiceError
@@ -21,25 +22,40 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
 
     Raises GeoclassError where the address is taken, the data folder in use, or a model is none.
     """
+    if not settings.models:
+        raise ServiceError("no model named; give one with --model m.pt")
     with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
         require_matching_torch()
         from .app import build_app
         from .state import open_service
 
         service = open_service(settings)
-        port = listener.getsockname()[1]
-        config = uvicorn.Config(
-            build_app(service),
-            log_level=log_level,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,  # who asks is who is connected; what a proxy says of others is not believed
-            timeout_keep_alive=30,
-            timeout_graceful_shutdown=GRACE_S,
-            ws="none",
-        )
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        _Server(config, lambda: ready(f"http://{host}:{port}")).run(sockets=[listener])
+        answer(build_app(service), listener, settings.host, ready, log_level)
+
+
+def answer(app: ASGIApp, listener: socket.socket, host: str, ready: Callable[[str], None], log_level: str) -> None:
+    """Answer what comes to `listener` until SIGINT or SIGTERM; `ready` is called with the address."""
+    config = uvicorn.Config(
+        app,
+        log_level=log_level,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who asks is who is connected; what a proxy says of others is not believed
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=GRACE_S,
+        ws="none",
+    )
+    named = f"[{host}]" if ":" in host else host
+    address = f"http://{named}:{listener.getsockname()[1]}"
+    _Server(config, lambda: ready(address)).run(sockets=[listener])
+
+
+def serve_app(
+    make: Callable[[], ASGIApp], settings: Settings, ready: Callable[[str], None], log_level: str = "warning"
+) -> None:
+    """Answer with the application that `make` makes, until SIGINT or SIGTERM. Raises ServiceError where the address is taken."""
+    with _listen(settings) as listener:
+        answer(make(), listener, settings.host, ready, log_level)
 
 
 class _Server(uvicorn.Server):

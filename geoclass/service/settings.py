@@ -62,8 +62,6 @@ class Settings:
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        if not self.models:
-            raise ServiceError("no model named; give one with --model m.pt")
         if len(self.token) < TOKEN_LENGTH or not self.token.isascii() or not self.token.isprintable():
             raise ServiceError(
                 f"the token is refused; give {TOKEN_LENGTH} or more plain characters, or none for a fresh one"
