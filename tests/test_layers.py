@@ -28,7 +28,7 @@ ORDER = [
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
     "database.address", "database.connecting", "database.systems", "database.tables", "database.views", "database.styles",
-    "database.copying", "database.reading", "results", "database.loading", "remap",
+    "database.copying", "database.reading", "database.browsing", "results", "database.loading", "remap",
     "evaluation.metrics", "evaluation.scored", "evaluation.scores", "evaluation.comparison", "outputs.report",
     "evaluation.assessment",
     "learning.features", "learning.augment", "learning.heads", "learning.finetune", "train", "learning.search", "single",
@@ -44,8 +44,8 @@ ORDER = [
     "county.landscape", "county.materials", "county.streets", "county.painting", "county.site", "county.make", "demo",
     "service.settings", "service.folder", "service.refusal", "service.metrics", "service.gate", "service.receiving", "service.kinds",
     "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
-    "service.jobs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
-    "service.jobroutes", "service.app", "service.serving", "cli",
+    "service.jobs", "service.runs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
+    "service.jobroutes", "service.runroutes", "service.app", "service.serving", "cli",
 ]  # fmt: skip
 FREE_OF_TORCH = [
     "errors",

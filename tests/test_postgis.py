@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -632,6 +633,36 @@ def test_a_load_that_fails_midway_leaves_nothing(address: str, fault: str, optio
     assert rows(address, "SELECT table_name FROM information_schema.views WHERE table_name LIKE 'run%%'") == [
         ("run_ellis_county_2019",)
     ]
+
+
+def test_a_disk_that_really_fills_up(postgis: Server, small_disk: Callable[[str, int], Path], tmp_path: Path) -> None:
+    """A tablespace of 3 MB on a disk of its own: PostgreSQL itself says that it is full."""
+    database = postgis.create()
+    address = postgis.address(database)
+    load_result(made(date="2019"), address)
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)  # the server may be another user
+    disk = small_disk("disk", 3072)
+    space = disk / "space"
+    space.mkdir()
+    shutil.chown(space, *owner(postgis))
+    with postgis.admin(database) as admin:
+        admin.execute(f"CREATE TABLESPACE little LOCATION '{space}'")
+        admin.execute("ALTER TABLE geoclass.tiles_26919 SET TABLESPACE little")
+    try:
+        with pytest.raises(DatabaseError, match=r"the disk of .* is full .*nothing was stored: free some space"):
+            load_result(made(150, 100, load_scheme("nlcd6")), address)
+        assert [run.date for run in list_runs(address)] == ["2019"]
+        assert_same(read_run(address), made(date="2019"))
+    finally:
+        with postgis.admin() as admin:
+            admin.execute(f"DROP DATABASE {database} WITH (FORCE)")
+            admin.execute("DROP TABLESPACE little")
+
+
+def owner(server: Server) -> tuple[int, int]:
+    found = (server.folder / "data").stat()
+    return found.st_uid, found.st_gid
 
 
 def test_two_loads_at_a_time_wait_for_each_other(address: str) -> None:

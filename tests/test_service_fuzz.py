@@ -29,7 +29,7 @@ from service_process import HEADERS, TOKEN, Process, serving
 
 UPLOADS = int(os.environ.get("GEOCLASS_FUZZ", "300"))
 EXAMPLES = int(os.environ.get("GEOCLASS_EXAMPLES", "100"))
-OPERATIONS = 13
+OPERATIONS = 17
 GROWTH_BYTES = 600 << 20
 
 log = logging.getLogger(__name__)

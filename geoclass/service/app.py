@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from .. import __version__
-from . import jobroutes, routes
+from . import jobroutes, routes, runroutes
 from .gate import Gate
 from .problems import answer_errors
 from .state import Service
@@ -45,6 +45,7 @@ def build_app(service: Service) -> ASGIApp:
     app.state.service = service
     app.include_router(routes.router)
     app.include_router(jobroutes.router)
+    app.include_router(runroutes.router)
     answer_errors(app)
     if STATIC.is_dir():
         app.mount("/static", StaticFiles(directory=STATIC))

@@ -119,5 +119,11 @@ async def metrics(service: With) -> Response:
 @router.get("/", summary="Where to find what", responses=declared(), openapi_extra=READ, tags=["service"])
 async def index() -> Index:
     """The service's own table of contents."""
-    links = {"models": "/v1/models", "jobs": "/v1/jobs", "health": "/healthz", "metrics": "/metrics"}
+    links = {
+        "models": "/v1/models",
+        "jobs": "/v1/jobs",
+        "runs": "/v1/runs",
+        "health": "/healthz",
+        "metrics": "/metrics",
+    }
     return Index(service="geoclass", version=__version__, openapi="/openapi.json", links=links)
