@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 import rasterio
 from conftest import write_coordinates
 from PIL import Image
-from service_process import HEADERS, TOKEN, Process, serving
+from service_process import HEADERS, TOKEN, Process, serving, wait_for
 
 from geoclass.bundle import load_bundle
 from geoclass.client import Client
@@ -324,13 +323,6 @@ def test_a_connection_cut_in_the_middle_leaves_nothing(server: Process, http: ht
         line.close()
         wait_for(lambda: not any(incoming.iterdir()))
     assert http.get("/healthz").status_code == 200
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # --- Paths and URLs ------------------------------------------------------------------------------------------------

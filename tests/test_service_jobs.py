@@ -4,8 +4,6 @@ import http.server
 import signal
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -14,7 +12,7 @@ import pyogrio
 import pytest
 import rasterio
 from conftest import write_coordinates
-from service_process import HEADERS, TOKEN, Process, serving
+from service_process import HEADERS, TOKEN, Process, serving, wait_for
 
 from geoclass.classify import classify
 from geoclass.client import Client
@@ -53,13 +51,6 @@ def server(tiny_bundle: Path, scene: Path, slow_scene: Path, tmp_path_factory: p
 def client(server: Process):
     with Client(server.url, TOKEN) as client:
         yield client
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.05)
 
 
 def test_a_scene_sent_becomes_a_map(
