@@ -9,6 +9,7 @@ import uvicorn
 
 from ..environment import require_matching_torch
 from ..errors import ServiceError
+from ..history.registry import resolve
 from .folder import claim
 from .settings import Settings
 
@@ -22,6 +23,9 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
     Raises GeoclassError where the address is taken, the data folder in use, or a model is none.
     """
     with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
+        for named in settings.models:
+            if not (path := resolve(named)).is_file():
+                raise ServiceError(f"no such model bundle: {path}; check --model, or make one with geoclass train")
         require_matching_torch()
         from .app import build_app
         from .state import open_service

@@ -212,11 +212,11 @@ def main() -> None:
         files = carry_out(task, tell)
         tell(files=files, run=store(task, files, tell))
     except Exception as error:  # all that can happen becomes the job's error
-        found = error if isinstance(error, Refusal) else refused(_as_seen(error, task))
+        found = error if isinstance(error, Refusal) else refused(as_seen(error, task))
         tell(error=found.what, remedy=found.remedy, files=files)
 
 
-def _as_seen(error: Exception, task: Task) -> GeoclassError:
+def as_seen(error: Exception, task: Task) -> GeoclassError:
     """The error without the places where the service keeps its files."""
     known = isinstance(error, GeoclassError)
     text = str(error) if known else f"unexpected failure ({type(error).__name__}: {error}); please report it"
