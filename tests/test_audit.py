@@ -5,6 +5,7 @@ advisory where it was looked up. On a connected machine `pip-audit` says what is
 """
 
 import ast
+import re
 import tomllib
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -36,6 +37,20 @@ def test_the_list_says_where_each_line_is_from() -> None:
         assert set(item) == {"package", "fixed", "id", "what", "source"}, item
         assert item["id"].startswith(("CVE-", "GHSA-", "PYSEC-")) and item["source"], item
     assert len({(item["package"], item["id"]) for item in ADVISORIES}) == len(ADVISORIES)
+
+
+def test_the_table_of_what_is_tested_names_tests_that_exist() -> None:
+    """docs/design/service.md: `file.py::name`, `::name` of the same file, or `file.py` alone."""
+    folder = Path(__file__).parent
+    page = (folder.parent / "docs" / "design" / "service.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("|") and "test_" in line]
+    assert len(lines) > 15
+    for line in lines:
+        file = ""
+        for named, name in re.findall(r"`(test_\w+\.py)?(?:::(\w+))?`", line.split("|")[2]):
+            file = named or file
+            source = (folder / file).read_text(encoding="utf-8")
+            assert not name or f"def {name}(" in source, f"{file}::{name} is none"
 
 
 def test_nothing_of_ours_unpickles_or_executes() -> None:

@@ -208,7 +208,7 @@ def test_no_upload_harms_the_service(server: Process) -> None:
     data = Path(server.process.args[server.process.args.index("--data") + 1])
     assert not list((data / "incoming").iterdir()) and not list((data / "jobs").iterdir())
     assert not [line for line in server.log if "Traceback" in line], "".join(server.log)[-3000:]
-    log.info("%s uploads: %s, %s MiB more memory", UPLOADS, dict(statuses), grown >> 20)
+    log.info("%s uploads: %s, %s MiB before, %s more after", UPLOADS, dict(statuses), before >> 20, grown >> 20)
 
 
 # --- Requests made up from the OpenAPI document --------------------------------------------------------------------
