@@ -385,6 +385,8 @@ def test_the_client_says_in_one_line_what_is_wrong(server: Process, client: Clie
             (lambda: client.predict([]), "no file"),
             (lambda: client.job("0123456789abcdef"), "no job"),
             (lambda: client.delete("../x"), "no id"),
+            (lambda: client.run("../x"), "no id or view"),
+            (lambda: client.runs(), "no database is set"),
             (lambda: client.classify("../secret/other.tif", upload=False), "allowed folder"),
             (lambda: client.download("0123456789abcdef", "gpkg", tmp_path / "new.gpkg"), "no job"),
         ):

@@ -8,6 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 import pyogrio
 import pytest
@@ -37,8 +38,15 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def slow_scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A thousand tiles: long enough to be killed on the way."""
-    return write_coordinates(tmp_path_factory.mktemp("slow") / "slow.tif", width=32 * SIDE, height=32 * SIDE)
+    """A thousand tiles: long enough to be killed on the way. All the same, which is quickly made."""
+    path = tmp_path_factory.mktemp("slow") / "slow.tif"
+    write_coordinates(path, width=SIDE, height=SIDE)
+    with rasterio.open(path) as dataset:
+        profile = {**dataset.profile, "width": 32 * SIDE, "height": 32 * SIDE, "zlevel": 1}
+        pixels = np.tile(dataset.read(), (1, 32, 32))
+    with rasterio.open(path, "w", **profile) as dataset:
+        dataset.write(pixels)
+    return path
 
 
 @pytest.fixture(scope="module")

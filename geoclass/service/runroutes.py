@@ -26,7 +26,9 @@ from .state import Service, service_of
 
 router = APIRouter(tags=["runs"])
 With = Annotated[Service, Depends(service_of)]
-RunId = Annotated[str, InPath(max_length=100, description="A run's id, or the name of its view.")]
+RunId = Annotated[
+    str, InPath(max_length=100, description="A run's id, or the name of its view.", examples=["run_county_2021_07_14"])
+]
 GEOJSON = "application/geo+json"
 MEDIA: dict[RunKind, str] = {
     "gpkg": "application/geopackage+sqlite3",
