@@ -76,12 +76,11 @@ def postgis() -> Iterator["Server"]:
 
 
 @pytest.fixture()
-def small_disk(tmp_path: Path) -> Iterator[Callable[[str, int], Path]]:
-    """Makes folders that are disks of a few KiB, really: (name, KiB) → its path. Only where a test may mount."""
+def small_disk() -> Iterator[Callable[[Path, int], Path]]:
+    """Makes folders that are disks of a few KiB, really: (path, KiB) → that path. Only where a test may mount."""
     made: list[Path] = []
 
-    def disk(name: str, kibibytes: int) -> Path:
-        path = tmp_path / name
+    def disk(path: Path, kibibytes: int) -> Path:
         path.mkdir()
         command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k,mode=777", "geoclass-test", str(path)]
         if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:

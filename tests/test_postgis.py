@@ -636,14 +636,12 @@ def test_a_load_that_fails_midway_leaves_nothing(address: str, fault: str, optio
     ]
 
 
-def test_a_disk_that_really_fills_up(postgis: Server, small_disk: Callable[[str, int], Path], tmp_path: Path) -> None:
+def test_a_disk_that_really_fills_up(postgis: Server, small_disk: Callable[[Path, int], Path]) -> None:
     """A tablespace of 3 MB on a disk of its own: PostgreSQL itself says that it is full."""
     database = postgis.create()
     address = postgis.address(database)
     load_result(made(date="2019"), address)
-    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
-        folder.chmod(0o755)  # the server may be another user
-    disk = small_disk("disk", 3072)
+    disk = small_disk(postgis.folder / "disk", 3072)
     space = disk / "space"
     space.mkdir()
     shutil.chown(space, *owner(postgis))

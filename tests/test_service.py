@@ -189,7 +189,7 @@ def test_only_the_needed_drivers_open_what_is_sent(http: httpx.Client, places: P
         refused(http.post(path, files={"file": ("x.tif", pointing.read_bytes())}), 415, "refers to other files")
 
 
-def test_a_full_disk_is_told(small_disk: Callable[[str, int], Path]) -> None:
+def test_a_full_disk_is_told(small_disk: Callable[[Path, int], Path], tmp_path: Path) -> None:
     """An upload larger than what is left on a real disk: 507, and nothing of it stays."""
     import asyncio
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_told(small_disk: Callable[[str, int], Path]) -> None:
     from geoclass.service.receiving import received
     from geoclass.service.refusal import Refusal
 
-    disk = small_disk("disk", 256)
+    disk = small_disk(tmp_path / "disk", 256)
 
     async def pieces() -> dict[str, object]:
         return {"type": "http.request", "body": b"x" * 100_000, "more_body": True}
