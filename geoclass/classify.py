@@ -37,6 +37,7 @@ from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
 from .parts import parts_of
 from .plan import Plan, make_plan
+from .remote.opening import READERS
 from .runtimes.answers import share_arenas
 from .runtimes.settling import (
     Settled,
@@ -318,7 +319,13 @@ def _classified_here(
     predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
     on_cpu = workload.device.type == "cpu"
     cores = os.cpu_count() or 1
-    threads = readers or (min(4, cores) if on_cpu else min(8 * len(predictors), max(8, cores)))
+    threads = readers or (
+        READERS
+        if on_cpu and plan.mosaic.remote
+        else min(4, cores)
+        if on_cpu
+        else min(8 * len(predictors), max(8, cores))
+    )
     overlap = not on_cpu or plan.mosaic.remote
     pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
     return parts_of(pixels, predictors, plan.min_valid)
@@ -363,7 +370,7 @@ def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
     return {
         "name": plan.name,
         "date": plan.date,
-        "inputs": plan.mosaic.files,
+        "inputs": plan.mosaic.named_by,
         "sensor": plan.mosaic.sensor.name,
         "bundle": plan.bundle.digest,
         "model": plan.model,
@@ -423,7 +430,7 @@ def _final_paths(plan: Plan, settings: Settings, out: Path) -> list[Path]:
 
 def _spare_inputs(plan: Plan, finals: Sequence[Path]) -> None:
     """An output must never replace the imagery it came from, whatever --overwrite says."""
-    inputs = {Path(name).resolve() for name in plan.mosaic.files}
+    inputs = {Path(name).resolve() for name in (*plan.mosaic.files, *plan.mosaic.named_by)}
     for path in finals:
         if path.resolve() in inputs:
             raise OutputError(

@@ -10,7 +10,8 @@ import pyogrio
 
 from .errors import GeoclassError, SceneError
 from .grid import crs_text
-from .mosaic import open_mosaic
+from .mosaic import Mosaic, open_mosaic
+from .remote.names import is_remote, shown
 from .results import read_result
 from .scene import Scene
 from .sensors import load_sensor
@@ -19,9 +20,10 @@ from .tileindex import INDEX_SUFFIX, read_index
 
 def describe(path: str | Path, sensor: str | Path | None = None) -> dict[str, Any]:
     """Facts about a file or folder, the first of them `kind`. Raises GeoclassError for what geoclass cannot read."""
+    if is_remote(str(path)):
+        return _imagery(str(path), sensor)
     path = Path(path)
-    remote = "://" in str(path) or str(path).startswith("/vsi")
-    if not remote and not path.exists():
+    if not path.exists():
         raise SceneError(f"no such file: {path}; check the path")
     if str(path).endswith(INDEX_SUFFIX):
         return _index(path)
@@ -29,6 +31,10 @@ def describe(path: str | Path, sensor: str | Path | None = None) -> dict[str, An
         return _geopackage(path)
     if path.is_file() and (path.suffix.lower() in (".pt", ".pth") or zipfile.is_zipfile(path)):
         return _bundle(path)
+    return _imagery(path, sensor)
+
+
+def _imagery(path: str | Path, sensor: str | Path | None) -> dict[str, Any]:
     mosaic = open_mosaic([path], load_sensor(sensor) if sensor else None)
     facts = _scene(mosaic.scenes[0])
     if len(mosaic.scenes) > 1:
@@ -52,8 +58,12 @@ def _scene(scene: Scene) -> dict[str, Any]:
         "no data": f"{scene.validity}{f' {scene.nodata:g}' if scene.nodata is not None and scene.validity == 'nodata value' else ''}",
         "date": scene.date or "not said",
     }
+    if scene.quality is not None:
+        facts["left out"] = f"codes {', '.join(map(str, scene.quality.dropped))} of {shown(scene.quality.path)}"
+    if scene.value_offset:
+        facts["offset"] = f"{scene.value_offset:g} is added to stored numbers"
     try:
-        grid = open_mosaic([scene.bands[0].path], scene.sensor).default_grid()
+        grid = Mosaic((scene,)).default_grid()
         facts |= {
             "CRS": crs_text(scene.require_georeference()),
             "bounds": ", ".join(f"{value:.6g}" for value in scene.bounds),

@@ -15,12 +15,13 @@ import numpy.typing as npt
 import psutil
 import torch
 
-from .blocks import TileBlock, read_block
+from .blocks import TileBlock, read_ahead
 from .errors import GeoclassError, SceneError, UnfitError
 from .grid import crs_text, needs_utm
 from .plan import Plan
 from .predict import choose_device
 from .reader import Pixels
+from .remote.opening import READERS
 from .runtimes.lanes import devices_of
 from .runtimes.settling import open_runner, settle, workload_of
 from .runtimes.wanted import Wanted
@@ -77,13 +78,12 @@ def take_sample(plan: Plan, count: int = SAMPLE_TILES) -> Sample:
     pick = np.unique(np.linspace(0, len(plan) - 1, min(count, len(plan))).astype(int))
     tiles, fractions, bad = [], [], 0.0
     try:
-        with plan.mosaic.reader(plan.grid, plan.bands) as reader:
-            for number in pick:
-                block = TileBlock(0, plan.columns[number : number + 1], plan.rows[number : number + 1])
-                read = read_block(reader, plan.grid, block)
-                tiles.append(read.tiles[0])
-                fractions.append(read.valid_fraction[0])
-                bad += _not_finite(plan, block)
+        blocks = [TileBlock(int(n), plan.columns[n : n + 1], plan.rows[n : n + 1]) for n in pick]
+        threads = READERS if plan.mosaic.remote else 1
+        for read in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap=plan.mosaic.remote):
+            tiles.append(read.tiles[0])
+            fractions.append(read.valid_fraction[0])
+            bad += _not_finite(plan, read.block)
     except SceneError as error:
         return Sample(tuple(tiles), np.array(fractions, np.float32), 0.0, str(error))
     return Sample(tuple(tiles), np.array(fractions, np.float32), bad / max(1, len(tiles)))

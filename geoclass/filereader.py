@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import rasterio
@@ -20,6 +19,8 @@ import rasterio.windows
 from .errors import SceneError
 from .fileblocks import FileBlocks
 from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
+from .remote.names import is_remote
+from .remote.virtual import vrt_of
 from .scene import Scene, crs_of, last_line, open_dataset
 from .sharing import Desk
 from .vrt import Placed, placed_files
@@ -49,14 +50,16 @@ class FileReader:
         indexes: Sequence[int],
         lattice: Lattice,
         desk: Desk | None = None,
+        resampling: rasterio.enums.Resampling | None = None,
     ) -> None:
         self.scene, self.path = scene, path
+        self._resampling = resampling
         # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
         self._dataset = stack.enter_context(closing(open_dataset(path)))
         self._alpha = scene.alpha_index
         self._vrt: rasterio.vrt.WarpedVRT | None = None
         self._blocks: FileBlocks | _PlacedBlocks | None = None
-        aligned = self._aligned_window(lattice)
+        aligned = aligned_window(self._dataset, lattice)
         if aligned is not None:
             self.window, self.shift_px = aligned
         else:
@@ -96,7 +99,7 @@ class FileReader:
             self._blocks.read(window, out)
         if self.has_alpha:
             return None if out[-1].min() > 0 else out[-1] > 0
-        return _differs(out, self.scene.nodata)
+        return differs(out, self.scene.nodata)
 
     @property
     def _by_value(self) -> bool:
@@ -125,19 +128,6 @@ class FileReader:
             self._blocks.read(part, out[:, rows, columns])
         return valid
 
-    def _aligned_window(self, lattice: Lattice) -> tuple[LatticeWindow, float] | None:
-        """The dataset's window on the lattice and its shift, or None where it must be warped."""
-        own, t = crs_of(self._dataset), self._dataset.transform
-        width, height = self._dataset.width, self._dataset.height
-        if own != lattice.crs or t.b or t.d or t.e >= 0:
-            return None
-        drift = max(abs(t.a / lattice.res - 1) * width, abs(-t.e / lattice.res - 1) * height)
-        if drift > MAX_SHIFT_PX:
-            return None
-        x, y = t.c / lattice.res, -t.f / lattice.res
-        column, line = math.floor(x + 0.5), math.floor(y + 0.5)
-        return LatticeWindow(column, line, width, height), max(abs(x - column), abs(y - line))
-
     def _own_blocks(self, stack: ExitStack, desk: Desk | None) -> FileBlocks | _PlacedBlocks:
         if not self._by_mask:
             placed = placed_files(self._dataset, self.path, self._indexes)
@@ -147,45 +137,21 @@ class FileReader:
         return FileBlocks(self._dataset, self.path, self._indexes, self.window.column, self.window.line, desk)
 
     def _warp(self, stack: ExitStack, lattice: Lattice, indexes: Sequence[int]) -> LatticeWindow:
-        """Open a warped view whose pixels are lattice pixels; average where it shrinks, else cubic.
-
-        Bilinear blurs a scene of about the same GSD, and a network sees the blur: with cubic more labels stay as they were.
-        """
-        unit_m = float(lattice.crs.axis_info[0].unit_conversion_factor)
-        shrink = lattice.res * unit_m / self.scene.gsd_in(lattice.crs)
+        """Open a warped view whose pixels are lattice pixels."""
+        shrink = shrink_to(lattice, self.scene)
         source, level = self._dataset, self._overview(indexes, shrink)
         if level is not None:
             shrink /= self._dataset.overviews(indexes[0])[level]
             source = stack.enter_context(closing(open_dataset(self.path, overview_level=level)))
         if self.scene.fake_alpha:
             # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(_untagged_vrt(source, self.path))))
-        left, bottom, right, top = self.scene.outline_in(lattice.crs).bounds
-        column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
-        width = max(1, math.ceil(right / lattice.res) - column)
-        height = max(1, math.ceil(-bottom / lattice.res) - line)
-        options: dict[str, Any] = {}
-        by_value = self._by_value or self.scene.dtype.startswith("float")
-        if by_value:
-            nodata = math.nan if self.scene.nodata is None else self.scene.nodata
-            options = {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "YES"}
-        elif self._alpha is None:
-            options = {"add_alpha": True}
+            source = stack.enter_context(closing(open_dataset(vrt_of(source, _source_name(self.path), tagged=False))))
+        window, options = warping(self.scene, lattice, shrink, self._resampling)
+        if options.get("add_alpha"):
             self._alpha = source.count + 1
-        self._vrt = rasterio.vrt.WarpedVRT(
-            source,
-            crs=rasterio.crs.CRS.from_user_input(lattice.crs),
-            transform=lattice.transform(column, line),
-            width=width,
-            height=height,
-            resampling=rasterio.enums.Resampling.average if shrink > 1 / 0.75 else rasterio.enums.Resampling.cubic,
-            # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
-            XSCALE=1,
-            YSCALE=1,
-            **options,
-        )
+        self._vrt = rasterio.vrt.WarpedVRT(source, **options)
         stack.callback(self._vrt.close)
-        return LatticeWindow(column, line, width, height)
+        return window
 
     def _overview(self, indexes: Sequence[int], shrink: float) -> int | None:
         """The coarsest overview that is at least as fine as the lattice, whose pixel is `shrink` of the file's wide.
@@ -194,13 +160,70 @@ class FileReader:
         and overviews of bands beside one tagged alpha are averages weighted by it.
         """
         dataset = self._dataset
-        if shrink < OVERVIEWS_FROM * 0.999 or self.scene.fake_alpha or dataset.driver.startswith("JP2"):
+        if (
+            self._resampling is not None
+            or shrink < OVERVIEWS_FROM * 0.999
+            or self.scene.fake_alpha
+            or dataset.driver.startswith("JP2")
+        ):
             return None
         factors = dataset.overviews(indexes[0])
         if any(dataset.overviews(index) != factors for index in indexes):
             return None
         fit = [level for level, factor in enumerate(factors) if 1 < factor <= shrink * 1.001]
         return max(fit, key=lambda level: factors[level], default=None)
+
+
+def aligned_window(dataset: rasterio.DatasetReader, lattice: Lattice) -> tuple[LatticeWindow, float] | None:
+    """The dataset's window on the lattice and its shift in pixels, or None where it must be warped."""
+    own, t = crs_of(dataset), dataset.transform
+    width, height = dataset.width, dataset.height
+    if own != lattice.crs or t.b or t.d or t.e >= 0:
+        return None
+    drift = max(abs(t.a / lattice.res - 1) * width, abs(-t.e / lattice.res - 1) * height)
+    if drift > MAX_SHIFT_PX:
+        return None
+    x, y = t.c / lattice.res, -t.f / lattice.res
+    column, line = math.floor(x + 0.5), math.floor(y + 0.5)
+    return LatticeWindow(column, line, width, height), max(abs(x - column), abs(y - line))
+
+
+def shrink_to(lattice: Lattice, scene: Scene) -> float:
+    """How many of the scene's pixels a lattice pixel is wide."""
+    unit_m = float(lattice.crs.axis_info[0].unit_conversion_factor)
+    return lattice.res * unit_m / scene.gsd_in(lattice.crs)
+
+
+def warping(
+    scene: Scene, lattice: Lattice, shrink: float, resampling: rasterio.enums.Resampling | None = None
+) -> tuple[LatticeWindow, dict[str, Any]]:
+    """The scene's window on the lattice, and the WarpedVRT options for pixels that are lattice pixels.
+
+    Average where it shrinks, else cubic, unless `resampling` says otherwise: bilinear blurs a scene of about the same
+    GSD, and a network sees the blur; with cubic more labels stay as they were. With `add_alpha` the last band tells no data.
+    """
+    left, bottom, right, top = scene.outline_in(lattice.crs).bounds
+    column, line = math.floor(left / lattice.res), math.floor(-top / lattice.res)
+    width = max(1, math.ceil(right / lattice.res) - column)
+    height = max(1, math.ceil(-bottom / lattice.res) - line)
+    if resampling is None:
+        resampling = rasterio.enums.Resampling.average if shrink > 1 / 0.75 else rasterio.enums.Resampling.cubic
+    options: dict[str, Any] = {
+        "crs": rasterio.crs.CRS.from_user_input(lattice.crs),
+        "transform": lattice.transform(column, line),
+        "width": width,
+        "height": height,
+        "resampling": resampling,
+        # Left to itself GDAL tells the width of its kernel from each window's shape, and blurs some and not others.
+        "XSCALE": 1,
+        "YSCALE": 1,
+    }
+    if scene.validity == "nodata value" or scene.dtype.startswith("float"):
+        nodata = math.nan if scene.nodata is None else scene.nodata
+        options |= {"src_nodata": nodata, "nodata": nodata, "UNIFIED_SRC_NODATA": "YES"}
+    elif scene.alpha_index is None:
+        options["add_alpha"] = True
+    return LatticeWindow(column, line, width, height), options
 
 
 class _PlacedBlocks:
@@ -259,7 +282,7 @@ def _place(window: LatticeWindow, whole: LatticeWindow) -> rasterio.windows.Wind
     return rasterio.windows.Window(columns.start, rows.start, window.width, window.height)
 
 
-def _differs(pixels: Pixels, nodata: float | None) -> Mask | None:
+def differs(pixels: Pixels, nodata: float | None) -> Mask | None:
     """Where any band differs from `nodata`, None where every pixel does (and where it is NaN: see `SceneReader`)."""
     if nodata is None or math.isnan(nodata):
         return None
@@ -277,20 +300,6 @@ def _differs(pixels: Pixels, nodata: float | None) -> Mask | None:
     return None if valid.all() else valid
 
 
-def _untagged_vrt(dataset: rasterio.DatasetReader, path: str) -> str:
-    """A GDAL VRT of the same bands without colour tags."""
-    crs = escape(dataset.crs.to_wkt())
-    gt = ", ".join(repr(float(v)) for v in dataset.transform.to_gdal())
-    name = {"uint8": "Byte", "uint16": "UInt16", "int16": "Int16", "float32": "Float32"}.get(
-        dataset.dtypes[0], "Float64"
-    )
-    source = escape(str(path if "://" in path or path.startswith("/vsi") else Path(path).resolve()))
-    bands = "".join(
-        f'<VRTRasterBand dataType="{name}" band="{i}"><SimpleSource><SourceFilename relativeToVRT="0">{source}'
-        f"</SourceFilename><SourceBand>{i}</SourceBand></SimpleSource></VRTRasterBand>"
-        for i in dataset.indexes
-    )
-    return (
-        f'<VRTDataset rasterXSize="{dataset.width}" rasterYSize="{dataset.height}"><SRS>{crs}</SRS>'
-        f"<GeoTransform>{gt}</GeoTransform>{bands}</VRTDataset>"
-    )
+def _source_name(path: str) -> str:
+    """The file's name as a VRT that lies nowhere can say it."""
+    return path if is_remote(path) else str(Path(path).resolve())

@@ -18,6 +18,18 @@ OPTIONS = {
     # Opening a file does not list its folder, which takes long where thousands of quads lie. Sidecar files (.ovr, .msk,
     # .aux.xml, world files) are still found, each by its name.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # Imagery over a network. The size of GDAL's pieces (16 kB) stays: it matters for headers only, blocks are fetched by
+    # their exact ranges.
+    "GDAL_HTTP_MULTIPLEX": "YES",  # HTTP/2: many requests on one connection
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",  # blocks that lie together in the file are one request
+    # Bytes of the ranges of one read; what is beyond is read block by block, and more of it than needed.
+    "GDAL_MAX_RAW_BLOCK_CACHE_SIZE": str(64 << 20),
+    "GDAL_HTTP_MAX_RETRY": "2",  # at 429 and 5xx; our own tries come on top
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_CONNECTTIMEOUT": "15",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",  # a server that has gone silent is given up, and asked again
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "CPL_VSIL_CURL_CACHE_SIZE": str(64 << 20),  # headers of a few thousand files
 }
 
 

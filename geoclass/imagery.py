@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import GeoclassError, SceneError
 from .mosaic import Mosaic, open_mosaic
+from .remote.names import is_remote
 from .sensors import load_sensor
 
 SEARCHED_FOLDERS = 3
@@ -31,11 +32,6 @@ def open_imagery(info: Mapping[str, Any], result: Path | None, folders: Sequence
     raise SceneError(
         f"{names[0]}, which {result or 'the result'} was made from, is not found; put it where it was, or run from there"
     )
-
-
-def is_remote(name: str) -> bool:
-    """Whether this is read over a network, or through one of GDAL's virtual file systems."""
-    return "://" in name or name.startswith("/vsi")
 
 
 def _is_imagery(path: Path, result: Path | None) -> bool:

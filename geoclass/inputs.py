@@ -9,8 +9,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from .errors import SceneError
+from .remote.names import is_remote, shown
 from .scene import Scene, open_band_files, open_dataset, open_scene
 from .sensors import Sensor, guess_sensor, load_sensor
+from .stac.documents import is_document
+from .stac.scenes import scenes_of
 
 RASTER_SUFFIXES = {".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".img", ".png", ".jpg", ".jpeg"}
 
@@ -20,23 +23,27 @@ def find_scenes(
 ) -> list[Scene]:
     """The scenes that `inputs` name, in the order of their names, each file once.
 
-    An input is a raster file, a URL or /vsi path, a glob, a folder (of quads, of single-band files, or of
-    products) or a Sentinel-2 `.SAFE` folder. Without `sensor` it is told from the file names, else `default`, else
+    An input is a raster file, a URL or /vsi path, a STAC item or list of items (`.json`), a glob, a folder (of quads, of
+    single-band files, or of products) or a Sentinel-2 `.SAFE` folder. Without `sensor` it is told from the file names, else `default`, else
     `rgb8`. Raises SceneError where an input is missing or holds no raster.
     """
     if not inputs:
         raise SceneError("no scene named; give one or more rasters, folders or globs")
     products: list[Path] = []
+    documents: list[str] = []
     files: list[str] = []
     for item in inputs:
         for path in _expand(str(item)):
             if _is_product(path):
                 products.append(Path(path))
+            elif is_document(path):
+                documents.append(path)
             else:
                 files.append(path)
     files = list(dict.fromkeys(files))
     scenes = [_open_product(path, sensor) for path in dict.fromkeys(products)]
-    chosen = sensor or guess_sensor([Path(path).name for path in files]) or default or load_sensor("rgb8")
+    scenes += [scene for document in dict.fromkeys(documents) for scene in scenes_of(document, sensor, default)]
+    chosen = sensor or guess_sensor([Path(shown(path)).name for path in files]) or default or load_sensor("rgb8")
     for name, group in _grouped(files, chosen):
         if isinstance(group, str):
             scenes.append(open_scene(group, chosen))
@@ -44,7 +51,7 @@ def find_scenes(
             scenes.append(open_band_files(name, group, chosen))
     if not scenes:
         raise SceneError(
-            f"no raster in {', '.join(map(str, inputs))}; geoclass reads {', '.join(sorted(RASTER_SUFFIXES))}"
+            f"no raster in {', '.join(shown(str(item)) for item in inputs)}; geoclass reads {', '.join(sorted(RASTER_SUFFIXES))}"
         )
     return scenes
 
@@ -53,7 +60,7 @@ def _expand(item: str) -> Iterable[str]:
     """Files and products that one input names, sorted."""
     if not item:
         raise SceneError("an input's name is empty; give a raster, a folder or a glob")
-    if "://" in item or item.startswith("/vsi"):
+    if is_remote(item):
         return [item]
     path = Path(item)
     if not path.exists():
@@ -77,7 +84,11 @@ def _expand(item: str) -> Iterable[str]:
 def _is_product(path: str) -> bool:
     """Whether this is a Sentinel-2 product folder."""
     folder = Path(path)
-    return folder.is_dir() and (folder.suffix.upper() == ".SAFE" or any(folder.glob("MTD_MSIL*.xml")))
+    return (
+        not is_remote(path)
+        and folder.is_dir()
+        and (folder.suffix.upper() == ".SAFE" or any(folder.glob("MTD_MSIL*.xml")))
+    )
 
 
 def _grouped(files: Sequence[str], sensor: Sensor) -> Iterable[tuple[str, str | dict[str, str]]]:
@@ -85,19 +96,21 @@ def _grouped(files: Sequence[str], sensor: Sensor) -> Iterable[tuple[str, str | 
     groups: dict[str, dict[str, str]] = {}
     order: list[tuple[str, str | dict[str, str]]] = []
     for path in files:
-        stem = Path(path).stem
+        stem = Path(shown(path)).stem
         band = sensor.band_in_file_name(stem)
         if band is None or not _single_band(path):
             order.append((stem, path))
             continue
         assert sensor.band_pattern is not None
         name = re.sub(sensor.band_pattern, "", stem, count=1, flags=re.IGNORECASE).strip("_- .") or stem
-        key = f"{Path(path).parent}/{name}"
+        key = f"{Path(shown(path)).parent}/{name}"
         if key not in groups:
             groups[key] = {}
             order.append((name, groups[key]))
         if band in groups[key]:
-            raise SceneError(f"{path} and {groups[key][band]} both hold band {band!r} of {name}; give one of them")
+            raise SceneError(
+                f"{shown(path)} and {shown(groups[key][band])} both hold band {band!r} of {name}; give one of them"
+            )
         groups[key][band] = path
     return order
 

@@ -18,6 +18,7 @@ from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
 from .inputs import find_scenes
 from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
 from .reader import SceneReader
+from .remote.names import over_network, shown
 from .scene import Scene
 from .sensors import Sensor
 from .sharing import SharedBlocks
@@ -85,9 +86,15 @@ class Mosaic:
         return list(dict.fromkeys(name for scene in self.scenes for name in scene.files))
 
     @property
+    def named_by(self) -> list[str]:
+        """What opens the same scenes again, once, in order: the list of a STAC item, else a scene's files."""
+        listed = [[shown(scene.listed_in)] if scene.listed_in else scene.files for scene in self.scenes]
+        return list(dict.fromkeys(name for names in listed for name in names))
+
+    @property
     def remote(self) -> bool:
         """Whether any file is read over a network."""
-        return any("://" in name or name.startswith(("/vsicurl", "/vsis3", "/vsigs", "/vsiaz")) for name in self.files)
+        return any(over_network(name) for name in self.files)
 
     def default_crs(self) -> pyproj.CRS:
         """The CRS of the most ground (ties go to the name that sorts first), or its UTM zone where needed."""
@@ -122,7 +129,8 @@ class Mosaic:
 
     def fingerprints(self) -> dict[str, str]:
         """A digest of every local file's content, or of the description of what is not a local file."""
-        found: dict[str, str] = {}
+        lists = {shown(scene.listed_in) for scene in self.scenes if scene.listed_in}
+        found = {name: fingerprint(Path(name)) for name in sorted(lists) if Path(name).is_file()}
         for name in self.files:
             path = Path(name)
             if path.is_file():

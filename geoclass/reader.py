@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 import numpy as np
+import rasterio.enums
 
 from .errors import SceneError
 from .filereader import FileReader
 from .files import stamp
 from .lattice import Lattice, LatticeWindow, Mask, Pixels
+from .remote.names import over_network
+from .remotereader import RemoteReader
 from .scene import Scene
 from .sharing import Desk
 
@@ -41,22 +44,31 @@ class SceneReader:
         files: dict[str, list[tuple[int, int]]] = {}
         for position, name in enumerate(bands):
             files.setdefault(by_name[name].path, []).append((position, by_name[name].index))
-        self._files: list[FileReader] = []
+        self._files: list[FileReader | RemoteReader] = []
         self._places: list[list[int]] = []
         try:
             for path, items in files.items():
                 indexes = [index for _, index in items]
-                self._files.append(FileReader(self._stack, scene, path, indexes, lattice, desk))
+                self._files.append(self._reader(path, indexes, desk))
                 self._places.append([place for place, _ in items])
+            nearest = rasterio.enums.Resampling.nearest
+            self._quality = self._reader(scene.quality.path, [1], None, nearest) if scene.quality else None
         except BaseException:
             self.close()
             raise
         self.window = self._files[0].window
-        for item in self._files[1:]:
+        for item in (*self._files[1:], *([self._quality] if self._quality else [])):
             self.window = self.window.intersection(item.window)
         self.warped = any(item.warped for item in self._files)
         self.shift_px = max(item.shift_px for item in self._files)
         self.layers = self._files[0].layers if len(self._files) == 1 else len(self.bands)
+
+    def _reader(
+        self, path: str, indexes: list[int], desk: Desk | None, resampling: rasterio.enums.Resampling | None = None
+    ) -> FileReader | RemoteReader:
+        if over_network(path):
+            return RemoteReader(self._stack, self.scene, path, indexes, self.lattice, resampling)
+        return FileReader(self._stack, self.scene, path, indexes, self.lattice, desk, resampling)
 
     def read(self, window: LatticeWindow) -> tuple[Pixels, Mask | None]:
         """(pixels, valid) of `window`, see `read_into`: (bands, height, width), (height, width)."""
@@ -72,9 +84,15 @@ class SceneReader:
         window, where the file cannot be read, and where it changed while it was read.
         """
         try:
+            clear = self._clear(window)
+            if clear is not None and not clear.any():
+                out[...] = 0
+                return clear
             valid = self._files[0].read(window, out) if len(self._files) == 1 else self._read_files(window, out)
         finally:
             self.require_unchanged()
+        if clear is not None:
+            valid = clear if valid is None else valid & clear
         pixels = out[: len(self.bands)]
         if pixels.dtype.kind == "f":
             finite: Mask = np.asarray(np.isfinite(pixels).all(axis=0))
@@ -84,6 +102,15 @@ class SceneReader:
         if self.scene.value_offset:
             _shift(pixels, self.scene.value_offset)
         return valid
+
+    def _clear(self, window: LatticeWindow) -> Mask | None:
+        """Where the quality file finds nothing to drop, None where that is everywhere, or the scene has no such file."""
+        if self._quality is None or self.scene.quality is None:
+            return None
+        codes = np.zeros((self._quality.layers, window.height, window.width), self.scene.dtype)
+        self._quality.read(window, codes)
+        dropped: Mask = np.isin(codes[0], self.scene.quality.dropped)
+        return ~dropped if dropped.any() else None
 
     def _read_files(self, window: LatticeWindow, out: Pixels) -> Mask | None:
         """Each band from its own file. Without data only where every file is: a dark pixel may be 0 in one band alone."""

@@ -7,6 +7,7 @@ or networks; `reader` reads its pixels.
 from __future__ import annotations
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,9 @@ from affine import Affine
 from .errors import SceneError
 from .files import Stamp, stamp
 from .gdal import set_options
-from .sensors import Role, Sensor
+from .remote.names import is_remote, over_network, shown, stem
+from .remote.opening import open_remote
+from .sensors import Role, Sensor, offset_by_date
 
 set_options()
 
@@ -39,13 +42,23 @@ class SourceBand:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """A file of a code a pixel, of any pixel size; ground with one of the codes `dropped` counts as without data."""
+
+    path: str
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Scene:
     """One raster source of one date, described but not held open.
 
     `width`, `height`, `transform` and `block_shape` (height, width) are those of the finest band. `nodata` is the
     stored value that means no data (the file's own, or the sensor's habit), `validity` how the scene says where it
-    has none. `value_offset` is added to stored numbers on reading (Sentinel-2 baselines 04.00 and newer). `stamps` tell
-    whether a local file changed after the scene was opened; one without is compared with what it is when it is read.
+    has none. `value_offset` is added to stored numbers on reading (Sentinel-2 baselines 04.00 and newer). `files` are
+    names to be shown: of a URL without what only its server may know. `listed_in` is the STAC item or list that names the
+    scene, `opening` tells this opening of a remote file from others. `stamps` tell whether a local file changed after the
+    scene was opened; one without is compared with what it is when it is read.
     """
 
     name: str
@@ -68,6 +81,9 @@ class Scene:
     notes: tuple[str, ...] = ()
     tags: Mapping[str, str] = field(default_factory=dict)
     stamps: Mapping[str, Stamp] = field(default_factory=dict, compare=False, repr=False)
+    quality: Quality | None = None
+    listed_in: str | None = None
+    opening: str = field(default_factory=lambda: secrets.token_hex(8), compare=False, repr=False)
 
     @property
     def band_names(self) -> tuple[str, ...]:
@@ -118,6 +134,11 @@ class Scene:
     def require_bands(self, wanted: Sequence[str]) -> None:
         """Raise SceneError unless every band in `wanted` is stored."""
         missing = [name for name in wanted if name not in self.band_names]
+        if missing and self.listed_in is not None:
+            raise SceneError(
+                f"item {self.name} of {self.listed_in} has no asset for {', '.join(missing)} as sensor {self.sensor.name!r}, "
+                f"only for {', '.join(self.band_names) or 'none'}; name the right --sensor, or fetch another collection"
+            )
         if missing:
             raise SceneError(
                 f"{self.files[0]} has too few bands: {', '.join(missing)} missing, found {', '.join(self.band_names) or 'none'} "
@@ -163,8 +184,10 @@ def crs_of(dataset: rasterio.DatasetReader) -> pyproj.CRS | None:
 
 
 def open_dataset(path: str, overview_level: int | None = None) -> rasterio.DatasetReader:
-    """Open `path`, or one of its overviews (from 0), for reading. Raises SceneError for a missing file, or one that GDAL
-    cannot read as a raster."""
+    """Open `path`, or one of its overviews (from 0, of local files), for reading. Raises SceneError for a missing file, or
+    one that GDAL cannot read as a raster."""
+    if over_network(path):
+        return open_remote(path)
     if "://" not in path and not path.startswith(("/vsi", "<VRT")):
         if not Path(path).exists():
             raise SceneError(f"no such file: {path}; check the path")
@@ -182,16 +205,15 @@ def open_scene(path: str | Path, sensor: Sensor) -> Scene:
     """Describe one file as a scene of `sensor`. Raises SceneError for what is no readable raster."""
     with open_dataset(str(path)) as dataset:
         if dataset.width < 1 or dataset.height < 1 or dataset.count < 1:
-            raise SceneError(f"{path} has no pixels; give another file")
-        stem = Path(str(path)).stem
-        names, alpha, notes = _name_bands(dataset, sensor)
-        files = [str(f) for f in dataset.files if not str(f).lower().endswith((".aux.xml", ".ovr", ".qml"))]
-        return _describe(
+            raise SceneError(f"{shown(str(path))} has no pixels; give another file")
+        names, alpha, notes = name_bands(dataset, sensor)
+        files = [shown(str(f)) for f in dataset.files if not str(f).lower().endswith((".aux.xml", ".ovr", ".qml"))]
+        return describe_open(
             dataset,
             sensor,
-            name=stem,
+            name=stem(str(path)) if is_remote(str(path)) else Path(path).stem,
             bands=tuple(SourceBand(name, str(path), index) for name, index in names.items()),
-            files=tuple(files) or (str(path),),
+            files=(shown(str(path)),) if over_network(str(path)) or not files else tuple(files),
             alpha_index=alpha,
             notes=notes,
         )
@@ -202,12 +224,12 @@ def open_band_files(name: str, files: Mapping[str, str], sensor: Sensor, value_o
     paths = list(files.values())
     finest = min(paths, key=_pixel_area)
     with open_dataset(finest) as dataset:
-        scene = _describe(
+        scene = describe_open(
             dataset,
             sensor,
             name=name,
             bands=tuple(SourceBand(band, files[band], 1) for band in sensor.band_names if band in files),
-            files=tuple(paths),
+            files=tuple(shown(path) for path in paths),
             alpha_index=None,
             notes=(),
             value_offset=value_offset,
@@ -215,9 +237,13 @@ def open_band_files(name: str, files: Mapping[str, str], sensor: Sensor, value_o
     for path in paths:
         with open_dataset(path) as dataset:
             if crs_of(dataset) != scene.crs:
-                raise SceneError(f"{path} is in another CRS than {finest}; band files of one scene must share theirs")
+                raise SceneError(
+                    f"{shown(path)} is in another CRS than {shown(finest)}; band files of one scene must share theirs"
+                )
             if dataset.dtypes[0] != scene.dtype:
-                raise SceneError(f"{path} holds {dataset.dtypes[0]}, {finest} {scene.dtype}; give files of one product")
+                raise SceneError(
+                    f"{shown(path)} holds {dataset.dtypes[0]}, {shown(finest)} {scene.dtype}; give files of one product"
+                )
     return scene
 
 
@@ -226,7 +252,7 @@ def _pixel_area(path: str) -> float:
         return float(abs(dataset.transform.determinant))
 
 
-def _describe(
+def describe_open(
     dataset: rasterio.DatasetReader,
     sensor: Sensor,
     *,
@@ -237,6 +263,10 @@ def _describe(
     notes: tuple[str, ...],
     value_offset: float | None = None,
 ) -> Scene:
+    """The scene that an open dataset is part of: its lattice, type and no-data habits, with `bands` as they were found.
+
+    Without `value_offset` it is told from the date in the first file's name.
+    """
     nodata = dataset.nodata
     flags = dataset.mask_flag_enums[0]
     fake_alpha = alpha_index is None and rasterio.enums.ColorInterp.alpha in dataset.colorinterp
@@ -250,7 +280,7 @@ def _describe(
         nodata = sensor.nodata if nodata is None else nodata
     date = sensor.date_in_file_name(Path(files[0]).stem) or _date_in_tags(dataset.tags())
     if value_offset is None:
-        value_offset, more = _offset_by_date(sensor, date)
+        value_offset, more = offset_by_date(sensor, date)
         notes = (*notes, *more)
     return Scene(
         name=name,
@@ -276,24 +306,13 @@ def _describe(
     )
 
 
-def _offset_by_date(sensor: Sensor, date: str | None) -> tuple[float, tuple[str, ...]]:
-    """The offset of Sentinel-2 files without their metadata, told from the date.
-
-    Processing baseline 04.00 (operational since 2022-01-25) stores reflectance × 10,000 + 1,000.
-    """
-    if sensor.name.startswith("sentinel2") and date is not None and date >= "2022-01-25":
-        note = "no product metadata: the offset of −1000 of baseline 04.00 is assumed from the date"
-        return -1000.0, (note,)
-    return 0.0, ()
-
-
 def _date_in_tags(tags: Mapping[str, str]) -> str | None:
     text = tags.get("TIFFTAG_DATETIME", "")
     digits = text[:10].replace(":", "-")
     return digits if len(digits) == 10 and digits.replace("-", "").isdigit() else None
 
 
-def _name_bands(dataset: rasterio.DatasetReader, sensor: Sensor) -> tuple[dict[str, int], int | None, tuple[str, ...]]:
+def name_bands(dataset: rasterio.DatasetReader, sensor: Sensor) -> tuple[dict[str, int], int | None, tuple[str, ...]]:
     """Band name → index, the index of a true alpha band, and notes for the doctor.
 
     Names come from the file's band descriptions, then from its colour tags, then from the sensor's order.

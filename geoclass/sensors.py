@@ -45,6 +45,18 @@ class Scale(pydantic.BaseModel, frozen=True, extra="forbid"):
         return self.gain * slope, (self.gain * self.offset - self.low) * slope
 
 
+class Catalogue(pydantic.BaseModel, frozen=True, extra="forbid"):
+    """Where STAC has a kind of imagery: the `collections` that hold it and the `api` to search by default.
+
+    `quality_assets` are keys of a raster of one code a pixel; ground with one of the codes `dropped` is no data.
+    """
+
+    collections: tuple[str, ...] = pydantic.Field(min_length=1)
+    api: str | None = None
+    quality_assets: tuple[str, ...] = ()
+    dropped: tuple[int, ...] = ()
+
+
 class Sensor(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What geoclass must know of a kind of imagery; read from configs/sensors/*.toml.
 
@@ -64,6 +76,7 @@ class Sensor(pydantic.BaseModel, frozen=True, extra="forbid"):
     band_pattern: str | None = None
     date_pattern: str | None = None
     typical_mean: tuple[float, float] = (15.0, 240.0)
+    stac: Catalogue | None = None
     bands: tuple[Band, ...] = pydantic.Field(min_length=1)
 
     @pydantic.field_validator("file_pattern", "band_pattern", "date_pattern")
@@ -117,6 +130,26 @@ def guess_sensor(file_names: Sequence[str]) -> Sensor | None:
         if sensor.file_pattern and all(re.search(sensor.file_pattern, item, re.IGNORECASE) for item in file_names):
             return sensor
     return None
+
+
+def sensor_of_collection(collection: str | None) -> Sensor | None:
+    """The shipped sensor whose imagery a STAC collection of this id holds, or None."""
+    for name in config_names("sensors"):
+        sensor = load_sensor(name)
+        if sensor.stac is not None and collection in sensor.stac.collections:
+            return sensor
+    return None
+
+
+def offset_by_date(sensor: Sensor, date: str | None) -> tuple[float, tuple[str, ...]]:
+    """(offset, notes for the doctor) of Sentinel-2 files without their metadata, told from the ISO date.
+
+    Processing baseline 04.00 (operational since 2022-01-25) stores reflectance × 10,000 + 1,000.
+    """
+    if sensor.name.startswith("sentinel2") and date is not None and date >= "2022-01-25":
+        note = "no product metadata: the offset of −1000 of baseline 04.00 is assumed from the date"
+        return -1000.0, (note,)
+    return 0.0, ()
 
 
 def require_bands(sensor: Sensor, wanted: Sequence[str], where: str) -> None:

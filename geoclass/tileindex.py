@@ -24,6 +24,9 @@ from .files import fingerprint, replacing
 from .grid import AoiRule, IntArray, TileGrid, cells, crs_text
 from .inputs import find_scenes
 from .mosaic import Mosaic
+from .remote.names import shown
+from .remote.opening import READERS
+from .scene import Scene
 from .sensors import Sensor
 from .tiletable import Values, corners, places, polygons, stream
 
@@ -161,7 +164,7 @@ def build_index(
     names = bands or mosaic.display_bands
     blocks = plan_blocks(mosaic, grid, len(names), columns, rows)
     fraction: dict[tuple[int, int], float] = {}
-    for done in read_ahead(mosaic, grid, names, blocks, threads):
+    for done in read_ahead(mosaic, grid, names, blocks, READERS if mosaic.remote else threads):
         places = zip(done.block.columns.tolist(), done.block.rows.tolist(), strict=True)
         fraction.update(zip(places, done.valid_fraction.tolist(), strict=True))
         if on_block:
@@ -189,7 +192,7 @@ def write_index(index: TileIndex, path: Path, mosaic: Mosaic, overwrite: bool = 
             name: {"relative": _relative(name, base), "digest": digest}
             for name, digest in mosaic.fingerprints().items()
         },
-        "inputs": [[band.path for band in scene.bands] for scene in mosaic.scenes],
+        "inputs": [_reopening(scene) for scene in mosaic.scenes],
         **index.info,
     }
     with replacing(path, overwrite) as temporary:
@@ -213,6 +216,11 @@ def _tiles(index: TileIndex) -> pa.RecordBatchReader:
         return {**places(*at), "valid_fraction": index.valid_fraction[part], GEOMETRY: polygons(corners(*at))}
 
     return stream(len(index), made)
+
+
+def _reopening(scene: Scene) -> list[str]:
+    """What opens a scene again. No query string of a URL is kept: it may hold a signature."""
+    return [shown(scene.listed_in)] if scene.listed_in else [shown(band.path) for band in scene.bands]
 
 
 def _relative(name: str, base: Path) -> str | None:

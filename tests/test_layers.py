@@ -13,8 +13,11 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "gdal", "grid", "tiletable", "lattice", "sharing", "scene",
-    "fileblocks", "vrt", "filereader", "reader", "inputs", "mosaic", "aoi",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
+    "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
+    "fileblocks", "vrt", "filereader", "remotereader", "reader",
+    "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
+    "stac.search",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
@@ -22,7 +25,7 @@ ORDER = [
     "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
     "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.lanes", "runtimes.replayed",
     "runtimes.kept",
-    "runtimes.openvino_cpu", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
+    "runtimes.openvino_cpu", "runtimes.cascade", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",
     "cluster.pictures",
     "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",

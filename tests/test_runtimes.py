@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -27,8 +28,8 @@ from geoclass.forest import dump_forest
 from geoclass.journal import Journal
 from geoclass.predict import Predictor, seen
 from geoclass.results import read_result
-from geoclass.runtimes import cpu, kept, measuring, openvino_cpu, quantised, settling, wanted
-from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, requests, viewed
+from geoclass.runtimes import cascade, cpu, kept, measuring, openvino_cpu, quantised, settling, wanted
+from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, viewed
 from geoclass.runtimes.settling import Workload, device_for, open_runner, settle
 from geoclass.runtimes.wanted import Agreement, Choice, Wanted
 from geoclass.schemes import load_scheme
@@ -337,6 +338,7 @@ class TestInt8:
     def lenient(self, monkeypatch) -> None:
         monkeypatch.setattr(quantised, "LEAST_AGREEMENT", 0.0)
         monkeypatch.setattr(quantised, "MOST_MEAN_DP", 1.0)
+        monkeypatch.setattr(quantised, "MOST_ASKED_AGAIN", 1.0)
 
     def test_is_used_recorded_and_kept_beside_the_bundle(
         self, small, scene, few, lenient, tmp_path, fresh_cache, monkeypatch
@@ -362,10 +364,36 @@ class TestInt8:
         fallen = classify(scene, tmp_path / "b0.pt", precision="int8")
         info = fallen.labels.info
         assert (info["runtime"], info["precision"]) == ("openvino", "fp32")
-        assert "not int8: int8 gives" in info["runtime_note"] and "held-out tiles fp32's class" in info["runtime_note"]
-        assert info["int8_agreement"]["labels"] < quantised.LEAST_AGREEMENT
+        assert re.search(r"not int8: int8 is unsure of \d+% of 64 held-out tiles, 50% at most", info["runtime_note"])
+        assert info["int8_agreement"]["asked_again"] > quantised.MOST_ASKED_AGAIN
         exact = classify(scene, tmp_path / "b0.pt", runtime="openvino", precision="fp32")
         assert np.array_equal(fallen.labels.probabilities, exact.labels.probabilities)
+
+    def test_unsure_tiles_are_asked_again_in_fp32(self, small, few, lenient, fresh_cache):
+        bundle = load_bundle(small)
+        job = noise_workload(bundle)
+        settled = settle(job, Wanted(precision="int8"))
+        brightness = job.see(job.sample(64))
+        quick, exact = settled.runner.quick, settled.runner.exact
+        rounded, right = quick(brightness.clone()), exact(brightness.clone())
+        for share in (0.0, 0.4, 1.0):
+            margins, _ = cascade.first_two(rounded)
+            margin = float(margins.sort().values[int(share * 63)]) + (1e-3 if share == 1 else 0)
+            both = cascade.Cascade(quick, exact, margin)
+            found = both(brightness.clone())
+            unsure = margins < margin
+            assert unsure.float().mean() == pytest.approx(share, abs=0.02) == both.share_asked_again
+            assert torch.allclose(found[unsure], right[unsure], atol=1e-5)
+            assert torch.allclose(found[~unsure], rounded[~unsure], atol=1e-5)
+        # A margin covers what rounding does to nearly all margins, so that hardly a label beyond it can change.
+        images = prepared(brightness.clone(), bundle.meta).numpy()
+        margin = cascade.margin_for(quick, exact, images)
+        pair = right.gather(1, cascade.first_two(rounded)[1])
+        moved = (cascade.first_two(rounded)[0] - (pair[:, 0] - pair[:, 1])).abs()
+        assert (moved <= margin).float().mean() == pytest.approx(cascade.COVERED, abs=0.03)
+        assert settled.choice.margin > 0
+        again = open_runner(bundle, settled.choice, CPU, network=settled.network)
+        assert torch.allclose(again(brightness.clone()), settled.runner(brightness.clone()), atol=1e-6)
 
     def test_too_few_tiles(self, small, scene):
         info = classify(scene, small, precision="int8").labels.info

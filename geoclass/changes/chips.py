@@ -14,11 +14,13 @@ from PIL import Image
 
 from ..errors import GeoclassError
 from ..grid import IntArray, TileGrid, TileRange
-from ..imagery import is_remote, open_imagery
+from ..imagery import open_imagery
 from ..labels import ByteArray
 from ..mosaic import Mosaic, open_mosaic
 from ..reader import LatticeWindow, Mask, Pixels
+from ..remote.names import is_remote
 from ..sensors import Sensor, load_sensor
+from ..stac.documents import is_document
 from .series import Series, Source
 
 SIZE_PX = 288
@@ -111,7 +113,8 @@ def _words(mosaic: Mosaic) -> str:
 def _imagery(source: Source, folders: Sequence[str | Path]) -> Mosaic | None:
     """The scenes of a date; None where they are gone, or would have to be asked for over a network."""
     inputs = source.info.get("inputs") or []
-    if any(is_remote(str(name)) for name in ([inputs] if isinstance(inputs, str) else inputs)):
+    names = [str(name) for name in ([inputs] if isinstance(inputs, str) else inputs)]
+    if any(is_remote(name) or is_document(name) for name in names):
         return None
     try:
         return open_imagery(source.info, source.path, [Path(folder) for folder in folders])

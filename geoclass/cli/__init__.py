@@ -13,7 +13,7 @@ import click
 from .. import __version__
 
 COMMANDS = (
-    "doctor", "tile", "classify", "map", "load", "change", "sample", "estimate", "dataset", "label", "train", "evaluate", "predict",
+    "fetch", "doctor", "tile", "classify", "map", "load", "change", "sample", "estimate", "dataset", "label", "train", "evaluate", "predict",
     "runs", "models", "info", "serve", "demo",
 )  # fmt: skip
 """The verbs, in the order of the main road."""

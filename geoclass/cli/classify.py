@@ -66,7 +66,7 @@ def command(
     runtime: str, precision: str, workers: int | None, cluster: str | None, basemap: bool, smooth: str | None, force: bool,
     overwrite: bool, to: tuple[str, ...], schema: str | None,
 ) -> None:  # fmt: skip
-    """Classify INPUTS (scenes of one date, or one tile index) and write NAME.* into the output folder.
+    """Classify INPUTS (scenes of one date, a list of geoclass fetch, or one tile index) and write NAME.* into the output folder.
 
     With no INPUTS the one *.tiles.gpkg in this folder is taken. Several scenes are read as one mosaic. Writes a
     GeoPackage and a class raster that open styled in QGIS, an HTML map that needs no network, a preview picture and a

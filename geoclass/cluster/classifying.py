@@ -13,10 +13,10 @@ from ..blocks import TileBlock
 from ..bundle import bundle_bytes
 from ..errors import SceneError
 from ..grid import crs_text
-from ..imagery import is_remote
 from ..journal import Part, decode_part
 from ..mosaic import Mosaic
 from ..plan import Plan
+from ..remote.names import is_remote
 from ..runtimes.settling import Settled, Workload
 from .block import BlockJob, classify_block
 from .crew import Spread
@@ -96,6 +96,7 @@ def _absolute(mosaic: Mosaic) -> Mosaic:
                 scene,
                 bands=tuple(replace(band, path=_absolute_name(band.path)) for band in scene.bands),
                 files=tuple(_absolute_name(name) for name in scene.files),
+                quality=scene.quality and replace(scene.quality, path=_absolute_name(scene.quality.path)),
                 stamps={},  # a copy on another machine may be of another time
             )
             for scene in mosaic.scenes

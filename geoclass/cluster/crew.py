@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 6.0
-STARTING_TRIES = 3
+STARTING_TRIES = 4
 HOW_TO_START = "start one with: dask scheduler, and on each machine: dask worker tcp://HOST:8786 --nthreads 1"
 
 

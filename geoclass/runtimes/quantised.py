@@ -39,6 +39,9 @@ most this much on average."""
 
 LEAST_SPEEDUP = 1.1
 
+MOST_ASKED_AGAIN = 0.5
+"""Where fp32 has to be asked about more of the tiles, int8 does not know the network's classes apart."""
+
 FIRST_IN_FP32 = 3
 """Convolutions at the start that stay in fp32, as does the classifier. On 1,026 tiles of a county this halved the change
 of probabilities of `efficientnet_lite0` (0.020 → 0.010) and cost 2 % of the speed."""
@@ -165,6 +168,8 @@ def objection(agreement: Agreement, slow_too: bool) -> str:
             f"int8 gives {agreement.labels:.1%} of {agreement.tiles} held-out tiles fp32's class, "
             f"{LEAST_AGREEMENT:.0%} are needed"
         )
+    if agreement.asked_again > MOST_ASKED_AGAIN:
+        return f"int8 is unsure of {agreement.asked_again:.0%} of {agreement.tiles} held-out tiles, {MOST_ASKED_AGAIN:.0%} at most will do"
     if agreement.mean_dp > MOST_MEAN_DP:
         return f"int8 changes the probability of fp32's class by {agreement.mean_dp:.3f} on average, at most {MOST_MEAN_DP} will do"
     if slow_too and agreement.speedup < LEAST_SPEEDUP:

@@ -19,6 +19,7 @@ from ..sensors import Sensor
 from ..tones import Tone
 from . import cpu, kept, measuring, openvino_cpu, quantised
 from .answers import Runner, TorchRunner
+from .cascade import Cascade, margin_for
 from .lanes import devices_of
 from .replayed import REPLAYED_FROM_TILES, Replayed
 from .sampling import sampled
@@ -172,10 +173,17 @@ def open_runner(
     require_installed(choice.runtime)
     if choice.precision == "int8":
         assert network is not None  # a choice of int8 comes with its network
-        return openvino_cpu.OpenvinoRunner(bundle, network, "int8", threads)
+        return _int8_runner(bundle, network, choice.margin, threads)
     if choice.precision == "bf16":
         return openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16", threads)
     return measuring.open_fp32(bundle, choice.runtime, threads)
+
+
+def _int8_runner(bundle: Bundle, network: kept.Stored, margin: float, threads: int | None) -> Runner:
+    quick = openvino_cpu.OpenvinoRunner(bundle, network, "int8", threads)
+    if not margin:
+        return quick
+    return Cascade(quick, openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads), margin)
 
 
 def _as_begun(workload: Workload, wanted: Wanted, begun: Choice) -> Settled:
@@ -248,7 +256,8 @@ def _int8_if_fit(workload: Workload, settled: Settled) -> Settled:
 
 def _int8(workload: Workload, settled: Settled, must_be_faster: bool) -> Settled:
     """The int8 network where it holds against fp32 on held-out tiles of the scene, else `settled` with the reason."""
-    assert settled.runner is not None  # it is OpenVINO's, opened
+    exact = settled.runner
+    assert isinstance(exact, openvino_cpu.OpenvinoRunner)
     tiles = workload.sample(quantised.CALIBRATION + quantised.HELD_OUT)
     share = min(quantised.CALIBRATION, len(tiles) - quantised.FEWEST)
     if share < quantised.FEWEST:
@@ -261,23 +270,27 @@ def _int8(workload: Workload, settled: Settled, must_be_faster: bool) -> Settled
         key, stored = quantised.network(
             workload.bundle, openvino_cpu.translated(workload.bundle), images, workload.model_file
         )
-        runner = openvino_cpu.OpenvinoRunner(workload.bundle, stored, "int8")
+        quick = openvino_cpu.OpenvinoRunner(workload.bundle, stored, "int8")
     except BundleError as error:
         return _noted(settled, f"not int8: {error}")
-    agreement = _compared(workload, settled.runner, runner, tiles)
+    margin = margin_for(quick, exact, images)
+    runner = Cascade(quick, exact, margin) if margin else quick
+    agreement = _compared(workload, exact, runner, tiles)
     reason = quantised.objection(agreement, must_be_faster)
     if reason:
         choice = settled.choice.model_copy(update={"agreement": agreement})
         return _noted(replace(settled, choice=choice), f"not int8: {reason}")
-    found = {"precision": "int8", "agreement": agreement, "network": key}
+    found = {"precision": "int8", "agreement": agreement, "network": key, "margin": margin}
     return Settled(settled.choice.model_copy(update=found), runner, stored)
 
 
 def _compared(workload: Workload, fp32: Runner, int8: Runner, tiles: list[Pixels]) -> Agreement:
     exact, quick = workload.predictor(fp32), workload.predictor(int8)
-    return quantised.compare(
+    found = quantised.compare(
         lambda part: exact(part).probabilities, lambda part: quick(part).probabilities, tiles, workload.batch_size
     )
+    again = int8.share_asked_again if isinstance(int8, Cascade) else 0.0
+    return found.model_copy(update={"asked_again": again})
 
 
 def _noted(settled: Settled, note: str) -> Settled:

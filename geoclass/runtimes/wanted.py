@@ -63,20 +63,23 @@ class Agreement(pydantic.BaseModel, frozen=True, extra="forbid"):
     """How an int8 network compared with its fp32 one on held-out tiles of the scene.
 
     labels: the share of `tiles` with the same class; mean_dp: the mean change of the probability of fp32's class;
-    speedup: how many times as fast.
+    speedup: how many times as fast; asked_again: the share that was classified again in fp32, see `cascade`.
     """
 
     tiles: int
     labels: float
     mean_dp: float
     speedup: float
+    asked_again: float = 0.0
 
 
 class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     """What a run uses: it is kept in its journal, and recorded in its result.
 
-    `device` is cpu or cuda; `asked` are runtime and precision as they were given; `note` says why it is not the fastest or not what was asked for;
-    `network` is the key of the int8 network in its file's name, empty for other precisions.
+    `device` is cpu or cuda; `asked` are runtime and precision as they were given; `note` says why it is not the fastest
+    or not what was asked for;
+    `network` is the key of the int8 network in its file's name, empty for other precisions; `margin` is that below which
+    its tiles are asked again in fp32, see `cascade`.
     """
 
     runtime: str
@@ -86,6 +89,7 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     note: str = ""
     agreement: Agreement | None = None
     network: str = ""
+    margin: float = 0.0
 
     def serves(self, wanted: Wanted) -> bool:
         """Whether a run that was begun with this may be continued by a command that asks for `wanted`."""
@@ -100,7 +104,7 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
         if self.agreement is not None and self.precision == "int8":
             said += (
                 f" ({self.agreement.labels:.1%} of {self.agreement.tiles} held-out tiles have fp32's class, "
-                f"mean |dp| {self.agreement.mean_dp:.4f})"
+                f"mean |dp| {self.agreement.mean_dp:.4f}; {self.agreement.asked_again:.1%} were asked again in fp32)"
             )
         return f"{said}; {self.note}" if self.note else said
 

@@ -1,0 +1,70 @@
+"""An int8 network that asks its fp32 one again about the tiles it is unsure of.
+
+Rounding changes a label only where two classes were close already. A tile whose margin between the first two is smaller
+than what rounding does to margins is therefore classified again in fp32: a cascade of a quick network and an exact one
+(Park et al. 2015, "Big/little deep neural network for ultra low power inference", whose measure is the same margin).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from .answers import Images, combined, prepared
+from .openvino_cpu import OpenvinoRunner
+
+COVERED = 0.95
+"""The share of tiles whose margin int8 changes by less than the margin below which fp32 is asked. On three scenes of a
+county 0.95 asks about 7 % of the tiles again and keeps 99.8 % of the labels; 0.99 asks about 11 % and keeps as many."""
+
+
+class Cascade:
+    """A runner: answers of `quick`, and of `exact` for tiles whose first two classes are less than `margin` apart.
+
+    margin: difference of logits divided by the temperature, the logarithm of the two probabilities' ratio.
+    """
+
+    runtime = "openvino"
+
+    def __init__(self, quick: OpenvinoRunner, exact: OpenvinoRunner, margin: float) -> None:
+        self.quick, self.exact, self.margin = quick, exact, margin
+        self.precision = quick.precision
+        self.bundle = quick.bundle
+        self.tiles = self.asked_again = 0
+
+    @torch.inference_mode()
+    def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
+        images = prepared(brightness, self.bundle.meta).contiguous().numpy()
+        answers = _answers(self.quick, images)
+        unsure = first_two(answers)[0] < self.margin
+        self.tiles += len(images)
+        self.asked_again += int(unsure.sum())
+        if unsure.any():
+            answers[unsure] = _answers(self.exact, images[unsure.numpy()])
+        return answers
+
+    @property
+    def share_asked_again(self) -> float:
+        """Of all tiles so far, the share that both networks looked at."""
+        return self.asked_again / max(1, self.tiles)
+
+
+def margin_for(quick: OpenvinoRunner, exact: OpenvinoRunner, images: Images) -> float:
+    """The margin, see `Cascade`, by less than which int8 moves the first two classes of COVERED of the prepared images
+    (N, C, side, side) towards or away from each other; 0 where the answers are no logits, but what a forest reads."""
+    if quick.bundle.forest is not None:
+        return 0.0
+    rounded, right = _answers(quick, images), _answers(exact, images)
+    margins, pairs = first_two(rounded)
+    pair = right.gather(1, pairs)
+    return float(np.quantile((margins - (pair[:, 0] - pair[:, 1])).abs().numpy(), COVERED))
+
+
+def first_two(answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of logits (N, K ≥ 2): how far the first is above the second (N,), and which these are (N, 2)."""
+    found = answers.topk(2, dim=1)
+    return found.values[:, 0] - found.values[:, 1], found.indices
+
+
+def _answers(runner: OpenvinoRunner, images: Images) -> torch.Tensor:
+    return combined(runner.images(images), runner.bundle)

@@ -1,0 +1,1 @@
+"""STAC: lists of imagery in the cloud, searched for, signed, and read as scenes."""
