@@ -14,13 +14,14 @@ Needs `pip install "geoclass[serve]"`, and neither torch nor GDAL.
 from __future__ import annotations
 
 import mimetypes
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .errors import ServiceError
 from .files import replacing
@@ -56,7 +57,8 @@ class Answer:
 @dataclass(frozen=True)
 class JobInfo:
     """One job: `done` of `total` tiles, `eta_s` the seconds that it still takes where that is known, `error` and `remedy`
-    where it failed, `results` the kinds that can be downloaded. Times are in ISO 8601."""
+    where it failed, `results` the kinds that can be downloaded, `run` the id of the result in the service's database where it
+    was stored there. Times are in ISO 8601."""
 
     id: str
     name: str
@@ -73,12 +75,30 @@ class JobInfo:
     error: str | None
     remedy: str | None
     results: Mapping[str, str]
+    run: str | None = None
     log: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
         """Whether nothing more happens to it by itself."""
         return self.state not in ("queued", "running")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """One result in the service's database: `view` shows its tiles there, `loaded` is when last, in ISO 8601."""
+
+    id: str
+    name: str | None
+    date: str | None
+    scheme: str
+    tiles: int
+    model: str | None
+    view: str
+    loaded: str
+
+
+T = TypeVar("T", JobInfo, RunInfo)
 
 
 class Client:
@@ -113,7 +133,7 @@ class Client:
     ) -> JobInfo:
         """Start a job on scenes: sent from here, or with upload=False named as paths and URLs that the service may read.
 
-        options: model, name, sensor, gsd_m, crs, min_valid, date, smooth, force. With `wait` see `wait`.
+        options: model, name, sensor, gsd_m, crs, min_valid, date, smooth, force, to_database. With `wait` see `wait`.
         """
         named = [scenes] if isinstance(scenes, str | Path) else list(scenes)
         chosen = _given(**options)
@@ -166,11 +186,44 @@ class Client:
 
     def download(self, job: str, kind: Kind, path: str | Path, overwrite: bool = False) -> Path:
         """Save a result of a job that is done. Raises OutputError where `path` exists or cannot be written."""
-        target = Path(path)
+        return self._save(f"/v1/jobs/{_part(job)}/results/{kind}", Path(path), overwrite)
+
+    def runs(self, limit: int = 100, offset: int = 0) -> list[RunInfo]:
+        """Results in the service's database, the last loaded first."""
+        answer = self._send("GET", "/v1/runs", params={"limit": limit, "offset": offset})
+        return [_known(RunInfo, item) for item in answer.json()["runs"]]
+
+    def run(self, run: str) -> dict[str, Any]:
+        """What a result in the database holds: its classes with tiles and areas, `bounds` in degrees. `run`: id or view."""
+        found: dict[str, Any] = self._send("GET", f"/v1/runs/{_run(run)}").json()
+        return found
+
+    def tiles(
+        self, run: str, bbox: tuple[float, float, float, float] | None = None, page: int = 1000
+    ) -> Iterator[dict[str, Any]]:
+        """The tiles of a result in the database as GeoJSON features, fetched `page` at a time.
+
+        bbox: west, south, east, north in degrees; tiles that touch it.
+        """
+        box = None if bbox is None else ",".join(f"{edge:.10f}" for edge in bbox)
+        after: str | None = ""
+        while after is not None:
+            asked = _given(bbox=box, limit=page, after=after)
+            found = self._send("GET", f"/v1/runs/{_run(run)}/tiles", params=asked).json()
+            yield from found["features"]
+            after = found["next"]
+
+    def download_run(
+        self, run: str, kind: Literal["gpkg", "geojson", "summary"], path: str | Path, overwrite: bool = False
+    ) -> Path:
+        """Save a result that is in the database. Raises OutputError where `path` exists or cannot be written."""
+        return self._save(f"/v1/runs/{_run(run)}/results/{kind}", Path(path), overwrite)
+
+    def _save(self, what: str, target: Path, overwrite: bool) -> Path:
         with (
             replacing(target, overwrite) as temporary,
             self._reached(),
-            self._http.stream("GET", f"/v1/jobs/{_part(job)}/results/{kind}") as answer,
+            self._http.stream("GET", what) as answer,
         ):
             if answer.status_code != 200:
                 answer.read()
@@ -255,7 +308,19 @@ def _part(job: str) -> str:
     return job
 
 
+def _run(run: str) -> str:
+    """A run's id or view as a part of a path."""
+    if not re.fullmatch(r"[A-Za-z0-9_]+", run):
+        raise ServiceError(f"{run!r} is no id or view of a run; see runs()")
+    return run
+
+
 def _job(values: Mapping[str, Any]) -> JobInfo:
-    known = {item.name for item in fields(JobInfo)}
     log = tuple(f"{line['at']} {line['line']}" for line in values.get("log", ()))
-    return JobInfo(**{**{key: value for key, value in values.items() if key in known}, "log": log})
+    return _known(JobInfo, {**values, "log": log})
+
+
+def _known(kind: type[T], values: Mapping[str, Any]) -> T:
+    """The fields that this version knows, of a service that may be newer."""
+    names = {item.name for item in fields(kind)}
+    return kind(**{key: value for key, value in values.items() if key in names})

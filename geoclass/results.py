@@ -22,6 +22,8 @@ from .tiletable import read_columns
 
 Fields = dict[str, npt.NDArray[Any]]
 
+CHANGE_LAYER = "change"
+"""What `geoclass change` calls its layer (see outputs.changevector, a later room)."""
 MOST_TILES_AWAY = 100_000_000
 """Columns and rows from the origin of a CRS that tiles of a metre would still need."""
 SUM_SLACK = 1e-2
@@ -70,6 +72,11 @@ def _describe(path: Path) -> dict[str, Any]:
             f"{path} cannot be read as a geoclass result: {str(error).split(';')[0].rstrip('.')}; "
             "name the .gpkg that geoclass classify wrote, or make it again with --overwrite"
         ) from error
+    if CHANGE_LAYER in layers:
+        raise OutputError(
+            f"{path} is a result of geoclass change, which has a trend and not one date's classes; name the .gpkg that "
+            "geoclass classify wrote for each date (a database takes those, and its views join them)"
+        )
     raise _foreign(path, f"it has no layer {LAYER!r}")
 
 

@@ -7,7 +7,7 @@ a full run cannot pass by skipping.
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +73,24 @@ def postgis() -> Iterator["Server"]:
         missing("no PostgreSQL with PostGIS on this machine: apt-get install postgresql postgresql-postgis")
     with running(Path(str(folder))) as server:
         yield server
+
+
+@pytest.fixture()
+def small_disk() -> Iterator[Callable[[Path, int], Path]]:
+    """Makes folders that are disks of a few KiB, really: (path, KiB) → that path. Only where a test may mount."""
+    made: list[Path] = []
+
+    def disk(path: Path, kibibytes: int) -> Path:
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k,mode=777", "geoclass-test", str(path)]
+        if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
+            pytest.skip("a small disk needs the right to mount one")
+        made.append(path)
+        return path
+
+    yield disk
+    for path in made:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def coordinate_pixels(left_px: int, top_line: int, width: int, height: int) -> np.ndarray:

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,11 +16,11 @@ HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
 
 class Process:
-    """A server that answers. `log` is all it printed."""
+    """A server that answers. `log` is all it printed; `more` goes into its environment."""
 
-    def __init__(self, *options: str) -> None:
+    def __init__(self, *options: str, **more: str) -> None:
         command = [sys.executable, "-m", "geoclass", "serve", "--port", "0", "--runtime", "torch", *options]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GEOCLASS_TOKEN": TOKEN}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GEOCLASS_TOKEN": TOKEN, **more}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )
@@ -48,9 +49,16 @@ class Process:
         return code
 
 
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.02)
+
+
 @contextmanager
-def serving(model: Path, data: Path, *options: str) -> Iterator[Process]:
-    server = Process("--model", str(model), "--data", str(data), *options)
+def serving(model: Path, data: Path, *options: str, **more: str) -> Iterator[Process]:
+    server = Process("--model", str(model), "--data", str(data), *options, **more)
     try:
         yield server
     finally:

@@ -8,16 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import rasterio
 from conftest import write_coordinates
 from PIL import Image
-from service_process import HEADERS, TOKEN, Process, serving
+from service_process import HEADERS, TOKEN, Process, serving, wait_for
 
 from geoclass.bundle import load_bundle
 from geoclass.client import Client
@@ -161,6 +162,84 @@ def test_huge_pictures_are_refused_by_their_headers(http: httpx.Client, server: 
     refused(http.post("/v1/predict", files={"file": ("scans.jpg", scans)}), 422, "scans")
 
 
+def test_parts_with_endless_headers_are_refused(http: httpx.Client) -> None:
+    """What stands before a part's content is kept in memory, so it is bounded; python-multipart does so too, since 0.0.27."""
+    form = {"content-type": "multipart/form-data; boundary=b"}
+    start = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.png"\r\n'
+    for header in (b"X: " + b"a" * 200_000, b"x" * 200_000 + b": a", b"X: a\r\n" * 5000):
+        answer = http.post("/v1/predict", content=start + header + b"\r\n\r\nx\r\n--b--\r\n", headers=form)
+        assert answer.status_code in (400, 413), answer.text
+
+
+def test_only_the_needed_drivers_open_what_is_sent(http: httpx.Client, places: Path, tmp_path: Path) -> None:
+    """A JPEG whose comment is a virtual raster, and a TIFF that names another file as its smaller copy."""
+    from geoclass.service.kinds import PICTURES, SCENES
+
+    assert {kind.driver for kind in (*PICTURES, *SCENES)} == {"GTiff", "JPEG", "PNG", "JP2OpenJPEG"}
+    virtual = (places / "open" / "scene.vrt").read_bytes().ljust(257, b" ")
+    jpeg = picture(1, "JPEG")
+    both = jpeg[:2] + b"\xff\xfe" + (len(virtual) + 2).to_bytes(2, "big") + virtual + jpeg[2:]
+    refused(http.post("/v1/classify", files={"file": ("x.jpg", both)}), 415, "none of TIFF, JPEG 2000")
+    answer = http.post("/v1/predict", files={"file": ("x.jpg", both)})
+    assert answer.status_code == 200, "to Pillow it is a JPEG and nothing else"
+    pointing = write_coordinates(tmp_path / "x.tif")
+    with rasterio.open(pointing, "r+") as dataset:
+        dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(places / "secret" / "other.tif"))
+    for path in ("/v1/classify", "/v1/predict"):
+        refused(http.post(path, files={"file": ("x.tif", pointing.read_bytes())}), 415, "refers to other files")
+
+
+def test_a_full_disk_is_told(small_disk: Callable[[Path, int], Path], tmp_path: Path) -> None:
+    """An upload larger than what is left on a real disk: 507, and nothing of it stays."""
+    import asyncio
+
+    from starlette.requests import Request
+
+    from geoclass.service.receiving import received
+    from geoclass.service.refusal import Refusal
+
+    disk = small_disk(tmp_path / "disk", 256)
+
+    async def pieces() -> dict[str, object]:
+        return {"type": "http.request", "body": b"x" * 100_000, "more_body": True}
+
+    async def scenario() -> None:
+        request = Request({"type": "http", "headers": [(b"content-type", b"image/png")]}, pieces)
+        async with received(request, disk, 1, alone=("image/",)):
+            raise AssertionError("the disk is not full")
+
+    with pytest.raises(Refusal, match="disk is full") as refusal:
+        asyncio.run(scenario())
+    assert refusal.value.status == 507 and not list(disk.iterdir())
+
+
+def test_a_body_that_dawdles_is_cut_off() -> None:
+    import asyncio
+
+    from geoclass.service.gate import Body
+    from geoclass.service.refusal import Refusal
+
+    async def silence() -> dict[str, object]:
+        await asyncio.sleep(60)
+        return {}
+
+    async def drip() -> dict[str, object]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def whole(body: Body) -> None:
+        while True:
+            await body()
+
+    for body in (Body(silence, 100, 60, 0.05), Body(drip, 10_000, 0.1, 60)):
+        with pytest.raises(Refusal) as refusal:
+            asyncio.run(whole(body))
+        assert refusal.value.status == 408
+    with pytest.raises(Refusal) as refusal:
+        asyncio.run(whole(Body(drip, 3, 60, 60)))
+    assert refusal.value.status == 413
+
+
 # --- The gate ------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +286,9 @@ def test_pages_of_other_sites_are_kept_out(server: Process, http: httpx.Client) 
 def test_unknown_paths_and_methods(http: httpx.Client) -> None:
     refused(http.get("/nowhere"), 404)
     refused(http.get("/docs"), 404)
+    refused(http.get("/v1/runs"), 404, "no database is set")
+    refused(http.get("/v1/runs/x/results/gpkg"), 404, "no database is set")
+    refused(http.post("/v1/classify", json={"sources": ["scene.tif"], "to_database": True}), 422, "no database is set")
     refused(http.get("/static/../../pyproject.toml"), 404)
     refused(http.put("/v1/predict"), 405)
     assert http.put("/v1/predict").headers["allow"] == "POST"
@@ -241,13 +323,6 @@ def test_a_connection_cut_in_the_middle_leaves_nothing(server: Process, http: ht
         line.close()
         wait_for(lambda: not any(incoming.iterdir()))
     assert http.get("/healthz").status_code == 200
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "it did not happen in time"
-        time.sleep(0.02)
 
 
 # --- Paths and URLs ------------------------------------------------------------------------------------------------
@@ -310,6 +385,8 @@ def test_the_client_says_in_one_line_what_is_wrong(server: Process, client: Clie
             (lambda: client.predict([]), "no file"),
             (lambda: client.job("0123456789abcdef"), "no job"),
             (lambda: client.delete("../x"), "no id"),
+            (lambda: client.run("../x"), "no id or view"),
+            (lambda: client.runs(), "no database is set"),
             (lambda: client.classify("../secret/other.tif", upload=False), "allowed folder"),
             (lambda: client.download("0123456789abcdef", "gpkg", tmp_path / "new.gpkg"), "no job"),
         ):

@@ -29,7 +29,9 @@ from service_process import HEADERS, TOKEN, Process, serving
 
 UPLOADS = int(os.environ.get("GEOCLASS_FUZZ", "300"))
 EXAMPLES = int(os.environ.get("GEOCLASS_EXAMPLES", "100"))
-OPERATIONS = 20
+OPERATIONS = 24
+LONG = 500
+RUN_VIEW = "run_county_2021_07_14"
 GROWTH_BYTES = 600 << 20
 
 log = logging.getLogger(__name__)
@@ -40,10 +42,23 @@ Make = Callable[[random.Random], bytes]
 
 
 @pytest.fixture(scope="module")
-def server(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory):
+def server(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest):
+    """In the long version with a database too, which holds the run that the OpenAPI document has as its example."""
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "scenes").mkdir()
-    with serving(tiny_bundle, folder / "data", "--allow-root", str(folder / "scenes")) as process:
+    options, more = ["--allow-root", str(folder / "scenes")], {}
+    if EXAMPLES > LONG:
+        from postgresql_server import PASSWORD, PLANNER
+        from test_postgis import made
+
+        from geoclass.database.loading import load_result
+
+        postgis = request.getfixturevalue("postgis")
+        name = postgis.create()
+        assert load_result(made(name="county", date="2021-07-14"), postgis.address(name)).run_view == RUN_VIEW
+        options += ["--database", f"postgresql://{PLANNER}@127.0.0.1:{postgis.port}/{name}"]
+        more = {"PGPASSWORD": PASSWORD}
+    with serving(tiny_bundle, folder / "data", *options, **more) as process:
         yield process
 
 
@@ -208,7 +223,7 @@ def test_no_upload_harms_the_service(server: Process) -> None:
     data = Path(server.process.args[server.process.args.index("--data") + 1])
     assert not list((data / "incoming").iterdir()) and not list((data / "jobs").iterdir())
     assert not [line for line in server.log if "Traceback" in line], "".join(server.log)[-3000:]
-    log.info("%s uploads: %s, %s MiB more memory", UPLOADS, dict(statuses), grown >> 20)
+    log.info("%s uploads: %s, %s MiB before, %s more after", UPLOADS, dict(statuses), before >> 20, grown >> 20)
 
 
 # --- Requests made up from the OpenAPI document --------------------------------------------------------------------
@@ -221,11 +236,12 @@ CHECKS = (
 
 
 def test_the_openapi_document_is_kept_to(server: Process, tmp_path: Path) -> None:
+    each = max(1, EXAMPLES * 3 // 2 // OPERATIONS)  # some operations have fewer different requests than that
     found = subprocess.run(
         [
             sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--header", f"Authorization:Bearer {TOKEN}",
-            "--checks", ",".join(CHECKS), "--max-examples", str(max(1, EXAMPLES // OPERATIONS)), "--seed", "1", "--no-color",
-            "--phases", "examples,coverage,fuzzing" if EXAMPLES > 500 else "examples,fuzzing", "--warnings", "off",
+            "--checks", ",".join(CHECKS), "--max-examples", str(each), "--seed", "1", "--no-color",
+            "--phases", "examples,coverage,fuzzing" if EXAMPLES > LONG else "examples,fuzzing", "--warnings", "off",
             "--suppress-health-check", "all", "--continue-on-failure", "--generation-database", "none",
         ],
         capture_output=True, text=True, cwd=tmp_path, timeout=3600,
@@ -248,6 +264,6 @@ def test_every_operation_is_described(server: Process) -> None:
                 assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
         if method != "get":
             assert each["security"] == [{"token": []}]
-    for name in ("JobFacts", "Problem", "Health", "Answer"):
+    for name in ("JobFacts", "Problem", "Health", "Answer", "RunFacts", "RunOverview", "RunClass"):
         schema = document["components"]["schemas"][name]
         assert "examples" in schema or any("examples" in field for field in schema["properties"].values()), name

@@ -56,6 +56,14 @@ MEBI = 1 << 20
     metavar="NAME",
     help="Name under which others reach the service, as behind a proxy; may be repeated.",
 )
+@click.option(
+    "--database",
+    envvar="GEOCLASS_DATABASE",
+    show_envvar=True,
+    metavar="ADDRESS",
+    help="PostGIS database whose results are shown, and where jobs may store theirs: postgresql://user@host/database; "
+    "the password is taken from PGPASSWORD or ~/.pgpass.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Scenes classified at once.")
 @click.option(
     "--max-upload",
@@ -84,6 +92,7 @@ def command(
     roots: tuple[str, ...],
     urls: tuple[str, ...],
     hosts: tuple[str, ...],
+    database: str | None,
     jobs: int,
     max_upload: int,
     runtime: str,
@@ -110,6 +119,7 @@ def command(
         roots=tuple(map(Path, roots)),
         urls=urls,
         hosts=hosts,
+        database=database,
         device=device,
         runtime=runtime,
         jobs=jobs,

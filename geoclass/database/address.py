@@ -15,6 +15,8 @@ SCHEMA = "geoclass"
 """The schema of a database that holds results, unless another is named."""
 NAME_BYTES = 63
 """The longest name PostgreSQL keeps; it cuts longer ones without a word."""
+LIMITS: Mapping[str, str] = {"statement_timeout": "10min", "lock_timeout": "60s"}
+"""What a statement may take, where the server, the user's role or the address (`?options=`) sets no limit."""
 
 _SCHEMES = ("postgresql://", "postgres://")
 _OURS = ("run", "schema")
@@ -23,12 +25,14 @@ _EXAMPLE = "give it as postgresql://user@host/database, and the password in PGPA
 
 @dataclass(frozen=True)
 class Address:
-    """A database, the schema of ours in it, and perhaps a run. `shown` is the address for people, without the password."""
+    """A database, the schema of ours in it, and perhaps a run. `shown` is the address for people, without the password;
+    `limits` are settings of the server's for what a statement may take."""
 
     parameters: Mapping[str, str] = field(repr=False)  # may hold the password
     shown: str
     schema: str = SCHEMA
     run: str | None = None
+    limits: Mapping[str, str] = field(default_factory=lambda: LIMITS)
 
 
 def is_address(text: object) -> bool:

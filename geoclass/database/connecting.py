@@ -15,22 +15,21 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10
 """How long to wait for a server that does not answer; `?connect_timeout=` in the address and PGCONNECT_TIMEOUT go before."""
-LIMITS = {"statement_timeout": "10min", "lock_timeout": "60s"}
-"""What a statement may take, where the server, the user's role or the address (`?options=`) sets no limit."""
 
 
 @contextmanager
 def connected(address: Address, *, reading: bool = False) -> Iterator[psycopg.Connection[Any]]:
     """A connection in a transaction, which is committed at the end of the block and rolled back by any error.
 
-    `reading` tells that the block only reads, for the remedy where a right is missing.
+    `reading` tells that the block only reads: the server holds it to that, and the remedy for a missing right says so.
     Raises DatabaseError, one line with the remedy, for whatever the database complains of.
     """
     psycopg = psycopg_or_refuse()
     connection = _connect(address)
+    connection.read_only = reading or None
     try:
         with connection:
-            for name, value in LIMITS.items():
+            for name, value in address.limits.items():
                 connection.execute(
                     "SELECT set_config(%s, %s, true) WHERE current_setting(%s) = '0'", (name, value, name)
                 )

@@ -26,6 +26,10 @@ SUM_SLACK = 1e-2
 SHOWN_RUNS = 5
 
 
+class NoSuchRun(DatabaseError):
+    """The database answers, and does not hold the run that is asked for."""
+
+
 @dataclass(frozen=True)
 class Run:
     """A result in a database. `loaded`: when last, in ISO 8601; `view`: the view that shows its tiles."""
@@ -44,24 +48,27 @@ def list_runs(address: str | Address, schema: str | None = None) -> list[Run]:
     """The results in a database, the last loaded first; none where nothing was ever loaded. Raises DatabaseError."""
     at = parse_address(address, schema)
     with connected(at, reading=True) as connection:
-        return _runs(connection, at) if has_tables(connection, at) else []
+        return _runs(connection, at)
 
 
 def read_run(address: str | Address, run: str | None = None, schema: str | None = None) -> Labels:
     """The Labels of one result, as it was loaded.
 
     `run`, or `?run=` in the address, is the run's id or its view's name; it may be left out where there is one run only.
-    Tiles deleted since are absent. Raises DatabaseError where the run is not there, or its rows are damaged.
+    Tiles deleted since are absent. Raises DatabaseError where the run is not there (NoSuchRun), or its rows are damaged.
     """
     at = parse_address(address, schema)
     with connected(at, reading=True) as connection:
-        found = _wanted(_runs(connection, at) if has_tables(connection, at) else [], run or at.run, at)
-        scheme, grid, info, raw = _described(connection, at, found)
+        found = find_run(connection, at, run or at.run)
+        scheme, grid, info = described(connection, at, found)
+        raw = _has_raw(connection, at, found)
         rows = _rows(connection, at, found, len(scheme), raw)
     return _labels(rows, scheme, grid, info, raw, f"run {found.id} in {at.shown}")
 
 
 def _runs(connection: psycopg.Connection[Any], at: Address) -> list[Run]:
+    if not has_tables(connection, at):
+        return []
     sql = psycopg_or_refuse().sql
     query = (
         "SELECT r.id, r.name, r.date, s.name, r.tiles, r.model, r.view, r.loaded FROM {schema}.runs r "
@@ -72,42 +79,45 @@ def _runs(connection: psycopg.Connection[Any], at: Address) -> list[Run]:
     return [Run(**dict(zip(fields, row, strict=False)), loaded=row[-1].isoformat(timespec="seconds")) for row in rows]
 
 
-def _wanted(runs: list[Run], wanted: str | None, at: Address) -> Run:
+def find_run(connection: psycopg.Connection[Any], at: Address, wanted: str | None) -> Run:
+    """The run with this id or view, the only one where None is wanted. Raises NoSuchRun, one line with the remedy."""
+    runs = _runs(connection, at)
     chosen = [run for run in runs if wanted is None or wanted in (run.id, run.view)]
     if len(chosen) == 1:
         return chosen[0]
     where = f"schema {at.schema} of {at.shown}"
     if not runs:
-        raise DatabaseError(f"{where} holds no results; load one with geoclass load NAME.gpkg --to {at.shown}")
+        raise NoSuchRun(f"{where} holds no results; load one with geoclass load NAME.gpkg --to {at.shown}")
     names = ", ".join(run.view for run in runs[:SHOWN_RUNS]) + (", …" if len(runs) > SHOWN_RUNS else "")
     if wanted is None:
-        raise DatabaseError(f"{where} holds {len(runs)} results ({names}); say which with ?run= in the address")
-    raise DatabaseError(f"{where} holds no run {wanted[:80]!r}; it has {names}")
+        raise NoSuchRun(f"{where} holds {len(runs)} results ({names}); say which with ?run= in the address")
+    raise NoSuchRun(f"{where} holds no run {wanted[:80]!r}; it has {names}")
 
 
-def _described(
+def described(
     connection: psycopg.Connection[Any], at: Address, run: Run
-) -> tuple[ClassScheme, TileGrid, dict[str, Any], bool]:
+) -> tuple[ClassScheme, TileGrid, dict[str, Any]]:
+    """Classes, grid and provenance of a run. Raises DatabaseError where they are damaged."""
     sql = psycopg_or_refuse().sql
-    schema = sql.Identifier(at.schema)
     query = "SELECT s.definition, r.grid, r.info FROM {schema}.runs r JOIN {schema}.schemes s ON s.id = r.scheme WHERE r.id = %s"
-    row = connection.execute(sql.SQL(query).format(schema=schema), (run.id,)).fetchone()
-    # Not only whether one tile has raw probabilities: all of them must.
-    raw = connection.execute(
-        sql.SQL("SELECT count(raw_probabilities) > 0 FROM {}.tiles WHERE run = %s").format(schema), (run.id,)
-    ).fetchone()
+    row = connection.execute(sql.SQL(query).format(schema=sql.Identifier(at.schema)), (run.id,)).fetchone()
     try:
-        if row is None or raw is None:
+        if row is None:
             raise ValueError("it was deleted meanwhile")
         definition, grid, info = row
-        return (
-            ClassScheme.model_validate_json(json.dumps(definition)),
-            TileGrid.from_dict(grid),
-            dict(info),
-            bool(raw[0]),
-        )
+        return ClassScheme.model_validate_json(json.dumps(definition)), TileGrid.from_dict(grid), dict(info)
     except (pydantic.ValidationError, ValueError, KeyError, TypeError, GeoclassError) as error:
         raise _damaged(f"run {run.id} in {at.shown}", f"its description is wrong ({error})") from error
+
+
+def _has_raw(connection: psycopg.Connection[Any], at: Address, run: Run) -> bool:
+    """Whether its tiles have raw probabilities; where one has, all must."""
+    sql = psycopg_or_refuse().sql
+    query = sql.SQL("SELECT count(raw_probabilities) > 0 FROM {}.tiles WHERE run = %s").format(
+        sql.Identifier(at.schema)
+    )
+    found = connection.execute(query, (run.id,)).fetchone()
+    return bool(found and found[0])
 
 
 def _rows(connection: psycopg.Connection[Any], at: Address, run: Run, classes: int, raw: bool) -> Rows:

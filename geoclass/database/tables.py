@@ -145,10 +145,7 @@ def kind_of(connection: psycopg.Connection[Any], schema: str, name: str) -> str 
 def _postgis(connection: psycopg.Connection[Any], address: Address) -> str:
     """The schema PostGIS is in, after an attempt to add it where it is missing."""
     errors = psycopg_or_refuse().errors
-    where = (
-        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'"
-    )
-    found = connection.execute(where).fetchone()
+    found = postgis_schema(connection)
     if found is None:
         if not connection.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'postgis'").fetchone():
             raise DatabaseError(
@@ -163,8 +160,16 @@ def _postgis(connection: psycopg.Connection[Any], address: Address) -> str:
                 f"database {name} has no PostGIS, and user {connection.info.user} may not add it; have an administrator run: "
                 f'psql -d {name} -c "CREATE EXTENSION postgis"'
             ) from error
-        found = connection.execute(where).fetchone()
-    return str(found[0]) if found else "public"
+        found = postgis_schema(connection)
+    return found or "public"
+
+
+def postgis_schema(connection: psycopg.Connection[Any]) -> str | None:
+    """The schema PostGIS is in; None where the database has none."""
+    found = connection.execute(
+        "SELECT n.nspname FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'"
+    ).fetchone()
+    return str(found[0]) if found else None
 
 
 def tile_table(connection: psycopg.Connection[Any], address: Address, postgis: str, grid: TileGrid) -> Place:

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from .. import __version__
-from . import jobroutes, maproutes, pages, routes, tileroutes
+from . import jobroutes, maproutes, pages, routes, runroutes, tileroutes
 from .gate import Gate
 from .maps import Maps
 from .problems import answer_errors
@@ -41,7 +41,7 @@ def build_app(service: Service) -> ASGIApp:
     )  # fmt: skip
     app.state.service = service
     app.state.maps = Maps(service.settings.limits.examine_s)
-    for part in (pages, routes, jobroutes, maproutes, tileroutes):
+    for part in (pages, routes, jobroutes, runroutes, maproutes, tileroutes):
         app.include_router(part.router)
     answer_errors(app)
     pages.mount(app)

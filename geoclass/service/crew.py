@@ -22,11 +22,14 @@ log = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TOKEN_VARIABLE = "GEOCLASS_TOKEN"
+DATABASE_VARIABLE = "PGPASSWORD"
 
 
-def child_environment() -> dict[str, str]:
-    """The environment of the service's processes: the same geoclass, and no token."""
-    inherited = {key: value for key, value in os.environ.items() if key != TOKEN_VARIABLE}
+def child_environment(database: bool = False) -> dict[str, str]:
+    """The environment of the service's processes: the same geoclass, no token, and the database's password only for those
+    that store there."""
+    hidden = {TOKEN_VARIABLE} if database else {TOKEN_VARIABLE, DATABASE_VARIABLE}
+    inherited = {key: value for key, value in os.environ.items() if key not in hidden}
     path = [str(PACKAGE.parent), inherited.get("PYTHONPATH", "")]
     return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, path)), "PYTHONSAFEPATH": "1"}
 
@@ -99,12 +102,13 @@ class Crew:
 
     def _run(self, job: Job) -> None:
         folder = self.folder / job.id
-        line = json.dumps({**job.spec, "folder": str(folder), "limits": asdict(self.settings.limits)})
+        more = {"folder": str(folder), "limits": asdict(self.settings.limits), "database": self.settings.database}
+        line = json.dumps({**job.spec, **more})
         with (folder / "stderr.txt").open("w") as errors:
             process = subprocess.Popen(
                 [sys.executable, "-m", "geoclass.service.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
-                env=child_environment(),
+                env=child_environment(bool(job.spec.get("to_database"))),
             )  # fmt: skip
         with self._lock:
             self._processes[job.id] = process
@@ -148,13 +152,16 @@ class Crew:
                 self.jobs.progress(job.id, event["stage"], event["done"], event["total"], eta_s)
             elif "say" in event:
                 self.jobs.say(job.id, event["say"])
-            elif "files" in event:
-                self.jobs.finish(job.id, event["files"])
-                return True
             else:
-                self.jobs.fail(job.id, event["error"], event["remedy"])
+                self._end(job, event)
                 return True
         return False
+
+    def _end(self, job: Job, event: dict[str, Any]) -> None:
+        if "error" in event:
+            self.jobs.fail(job.id, event["error"], event["remedy"], event.get("files"))
+        else:
+            self.jobs.finish(job.id, event["files"], event["run"])
 
 
 class Pace:

@@ -31,9 +31,13 @@ MEMORY_BYTES = 6 << 30
 
 PICTURE_BLOCK_BYTES = 512 << 20
 
+POINTING = ("OVERVIEWS", "GEOLOCATION")
+"""Groups of tags that may name other files, which GDAL would open: smaller copies of the pixels, and where each pixel is."""
+
 
 def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -> dict[str, Any]:
-    """Size of a raster, from its header. Raises Refusal for one that is too large, or that this driver cannot open."""
+    """Size of a raster, from its header. Raises Refusal for one that is too large, that names other files, or that this
+    driver cannot open."""
     try:
         with unplaced(), rasterio.open(path, driver=driver) as dataset:
             width, height, bands = dataset.width, dataset.height, dataset.count
@@ -41,9 +45,12 @@ def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -
                 high * wide * np.dtype(kind).itemsize
                 for (high, wide), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True)
             ]
+            elsewhere = [name for name in dataset.tag_namespaces() if name.upper() in POINTING]
             together = sum(blocks) if dataset.interleaving in (None, rasterio.enums.Interleaving.pixel) else max(blocks)
     except (rasterio.errors.RasterioError, ValueError, TypeError) as error:
         raise Refusal(422, f"{name} cannot be read as a raster", "send a GeoTIFF or JP2 that is whole") from error
+    if elsewhere:
+        raise Refusal(415, f"{name} refers to other files ({elsewhere[0].lower()})", "convert it: gdal_translate -nomd")
     if width * height > pixels:
         raise Refusal(413, f"{name} has {width:,} × {height:,} pixels, more than {pixels:,}", "cut it into parts")
     if together > block_bytes:

@@ -14,6 +14,7 @@ import pydantic
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import FileResponse
 
+from ..database.reading import list_runs
 from .jobs import Job, State, new_id
 from .kinds import SCENES, kind_of, plain
 from .places import allowed_path, allowed_url, is_url
@@ -61,13 +62,14 @@ WRITE: dict[str, Any] = {"security": [{"token": []}]}
     "/v1/classify",
     status_code=202,
     summary="A map of a scene, as a job",
-    responses=declared(404, 408, 415, 507),
+    responses=declared(404, 408, 415, 503, 507),
     openapi_extra=_classify_body(),
 )
 async def classify(request: Request, response: Response, service: With) -> JobFacts:
     """Send a scene (GeoTIFF, JPEG 2000) as form data under `file`, several files for a mosaic; or JSON with `sources`.
 
-    Answers with the job, which then waits for its turn, and survives restarts of the service.
+    Answers with the job, which then waits for its turn, and survives restarts of the service. With `to_database` the
+    result is stored in the service's database too, all of it or nothing: see `run` of the job that is done.
     """
     _require_room(service)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json":
@@ -105,9 +107,18 @@ def _validated() -> Iterator[None]:
         raise invalid(error.errors(include_url=False, include_input=False, include_context=False)) from error
 
 
+async def _require_database(service: Service, options: Options) -> None:
+    """Refuse what could not be stored, before anything of it is examined."""
+    if options.to_database and service.runs.address is None:
+        raise Refusal(422, "to_database: no database is set", "start geoclass serve with --database")
+    if options.to_database:
+        await service.runs.ask(list_runs)
+
+
 async def _named(service: Service, wanted: ClassifyRequest) -> Job:
     """A job of scenes that the service reads itself."""
     settings = service.settings
+    await _require_database(service, wanted)
     for source in wanted.sources:
         if is_url(source):
             allowed_url(source, settings.urls)
@@ -124,6 +135,7 @@ async def _uploaded(request: Request, service: Service) -> Job:
         with _validated():
             options = Options.model_validate(form.fields)
         service.model(options.model)
+        await _require_database(service, options)
         if not form.files:
             raise Refusal(422, "no scene was sent", "send it as a file: curl -F file=@county.tif")
         for item in form.files:
@@ -157,6 +169,7 @@ def _accept(
         "urls": list(settings.urls),
         "device": settings.device,
         "runtime": settings.runtime,
+        "to_database": options.to_database,
     }
     found = service.jobs.add(name, served.name, spec, job)
     service.crew.wake()

@@ -29,7 +29,7 @@ create table if not exists jobs (
     id text primary key, name text not null, model text not null, state text not null, spec text not null,
     created real not null, started real, finished real, stage text not null default '', done integer not null default 0,
     total integer not null default 0, eta_s real, attempts integer not null default 0,
-    error text, remedy text, files text not null default '{}', number integer not null
+    error text, remedy text, files text not null default '{}', run text, number integer not null
 );
 create index if not exists jobs_by_state on jobs (state, number);
 create table if not exists log (job text not null references jobs (id) on delete cascade, at real not null, line text not null);
@@ -40,7 +40,7 @@ create index if not exists log_by_job on log (job);
 @dataclass(frozen=True)
 class Job:
     """One job. Times are seconds since 1970, `done` of `total` tiles; `spec` is what the worker is given, `files` the
-    results by kind, relative to the job's folder."""
+    results by kind, relative to the job's folder; `run` is its id in the database, where it was stored there."""
 
     id: str
     name: str
@@ -58,6 +58,7 @@ class Job:
     error: str | None
     remedy: str | None
     files: Mapping[str, str]
+    run: str | None
 
     @property
     def over(self) -> bool:
@@ -138,11 +139,14 @@ class Jobs:
             stage, done, total, eta_s, job,
         )  # fmt: skip
 
-    def finish(self, job: str, files: Mapping[str, str]) -> None:
-        self._end(job, "done", None, None, files)
+    def finish(self, job: str, files: Mapping[str, str], run: str | None = None) -> None:
+        with self._lock:
+            self._end(job, "done", None, None, files)
+            self._do("update jobs set run = ? where id = ? and state = 'done'", run, job)
 
-    def fail(self, job: str, error: str, remedy: str) -> None:
-        self._end(job, "failed", error, remedy, {})
+    def fail(self, job: str, error: str, remedy: str, files: Mapping[str, str] | None = None) -> None:
+        """`files`: results that there are all the same, where only storing them in the database failed."""
+        self._end(job, "failed", error, remedy, files or {})
 
     def _end(self, job: str, state: State, error: str | None, remedy: str | None, files: Mapping[str, str]) -> None:
         with self._lock:

@@ -33,10 +33,11 @@ MAGIC = (
     (b"II+\0", TIFF),
     (b"MM\0+", TIFF),
     (b"\0\0\0\x0cjP  \r\n\x87\n", JP2),
-    (b"\xff\x4f\xff\x51", JP2),
 )
 PICTURES = (JPEG, PNG, TIFF)
-SCENES = (TIFF, JP2, JPEG, PNG)
+# Both have a zero byte among their first four: no driver that looks for its own mark in a text (as GDAL's virtual rasters do)
+# takes them for its own. JPEG and bare JPEG 2000 streams can hold such a text near their beginning.
+SCENES = (TIFF, JP2)
 
 
 def kind_of(path: Path, name: str, allowed: tuple[Kind, ...]) -> Kind:

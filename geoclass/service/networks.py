@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..bundle import Bundle, load_bundle
 from ..datasets.pictures import Picture
@@ -15,10 +16,14 @@ from ..history.registry import accuracy_of, resolve
 from ..labels import FloatArray
 from ..predict import DEFAULT_BATCH
 from ..reader import Pixels
+from ..runtimes.answers import IMAGES_AT_ONCE
 from ..runtimes.settling import MEASURED_FROM_TILES, Workload, device_for, open_runner, settle
 from ..runtimes.wanted import Wanted
 from .batching import Batcher
 from .settings import Settings
+
+ROUNDS = 4
+LEAST_BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def _open(name: str, path: Path, settings: Settings, observe: Callable[[int, flo
     device = device_for(settings.device, wanted)
     if device.type == "cpu":  # int8 is calibrated on the tiles of a scene, and there is none
         wanted = Wanted(settings.runtime, "fp32")
-    batch = DEFAULT_BATCH[device.type]
+    batch = batch_of(device.type, bundle.meta.views)
     workload = Workload(
         bundle, bundle.meta.sensor, device, batch, MEASURED_FROM_TILES, lambda count: grain(bundle, count)
     )
@@ -69,6 +74,18 @@ def _open(name: str, path: Path, settings: Settings, observe: Callable[[int, flo
     return Served(
         name, path, bundle, settled.choice.words, Batcher(network, batch, settings.limits.waiting_tiles, observe)
     )
+
+
+def batch_of(device: str, views: int) -> int:
+    """Pictures that go through the network together: on a GPU as many as ever, on CPUs just enough to keep all cores at work.
+
+    There a larger batch is no faster, and whoever came when it had just begun waits for all of it. ROUNDS requests of
+    images for each core's stream, every picture being `views` images.
+    """
+    if device != "cpu":
+        return DEFAULT_BATCH[device]
+    enough = ROUNDS * torch.get_num_threads() * IMAGES_AT_ONCE // max(1, views)
+    return min(DEFAULT_BATCH[device], max(LEAST_BATCH, enough))
 
 
 def grain(bundle: Bundle, count: int) -> list[Pixels]:

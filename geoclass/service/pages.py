@@ -44,7 +44,13 @@ async def index(request: Request) -> Any:
     """The service's own table of contents; a browser gets the front end instead."""
     if "text/html" in request.headers.get("accept", ""):
         return FileResponse(STATIC / "index.html", headers={**PAGE_HEADERS, "vary": "accept"})
-    links = {"models": "/v1/models", "jobs": "/v1/jobs", "health": "/healthz", "metrics": "/metrics"}
+    links = {
+        "models": "/v1/models",
+        "jobs": "/v1/jobs",
+        "runs": "/v1/runs",
+        "health": "/healthz",
+        "metrics": "/metrics",
+    }
     return Index(service="geoclass", version=__version__, openapi="/openapi.json", links=links)
 
 

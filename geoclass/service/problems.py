@@ -33,6 +33,7 @@ MEANINGS = {
     416: "The file has no such range.",
     422: "A value, or a file's content, is wrong.",
     429: "Too much waits already; try again after the seconds in Retry-After.",
+    503: "The database does not answer, or not as it should; try again after the seconds in Retry-After.",
     507: "The service's disk is full.",
 }
 ALWAYS = (400, 401, 403, 413, 422, 429)
@@ -42,7 +43,7 @@ def declared(*more: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route: those that any may give, and `more`."""
     headers = {"Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}}
     return {
-        code: {"model": Problem, "description": MEANINGS[code], **({"headers": headers} if code == 429 else {})}
+        code: {"model": Problem, "description": MEANINGS[code], **({"headers": headers} if code in (429, 503) else {})}
         for code in sorted({*ALWAYS, *more})
     }
 

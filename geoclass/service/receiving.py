@@ -18,6 +18,8 @@ from starlette.requests import Request
 from .refusal import Refusal, one_line
 
 FIELD_BYTES = 16 * 1024
+HEADER_BYTES = 8 * 1024
+"""Of all header lines of one part; they are kept in memory until it begins."""
 MOST_FIELDS = 64
 AT_ONCE = 1 << 18
 """Bodies above this size are written by a thread, so that a slow disk keeps no other caller waiting."""
@@ -129,6 +131,7 @@ class _Parts(_Sink):
         super().__init__(form, folder)
         self.most_files = most_files
         self.header = (bytearray(), bytearray())
+        self.header_bytes = 0
         self.disposition = b""
         self.key: str | None = None
         self.text = bytearray()
@@ -139,8 +142,8 @@ class _Parts(_Sink):
                 "on_part_begin": self._part_begins,
                 "on_part_data": self._part_data,
                 "on_part_end": self._part_ends,
-                "on_header_field": lambda data, start, end: self.header[0].extend(data[start:end]),
-                "on_header_value": lambda data, start, end: self.header[1].extend(data[start:end]),
+                "on_header_field": lambda data, start, end: self._header(0, data[start:end]),
+                "on_header_value": lambda data, start, end: self._header(1, data[start:end]),
                 "on_header_end": self._header_ends,
                 "on_headers_finished": self._headers_finished,
                 "on_end": self._all_ends,
@@ -158,6 +161,13 @@ class _Parts(_Sink):
 
     def _part_begins(self) -> None:
         self.disposition = b""
+        self.header_bytes = 0
+
+    def _header(self, place: int, data: bytes) -> None:
+        self.header_bytes += len(data)
+        if self.header_bytes > HEADER_BYTES:
+            raise Refusal(413, f"a part's header is longer than {HEADER_BYTES} bytes", "send it as curl -F does")
+        self.header[place].extend(data)
 
     def _header_ends(self) -> None:
         if self.header[0].lower() == b"content-disposition":

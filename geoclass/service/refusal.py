@@ -8,7 +8,7 @@ from ..errors import GeoclassError, ServiceError
 
 
 class Refusal(ServiceError):
-    """A request that is not carried out. `status` is a 4xx, or 507 where the service's disk is full."""
+    """A request that is not carried out. `status` is a 4xx, 503 where the database is down, 507 where the disk is full."""
 
     def __init__(self, status: int, what: str, remedy: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{what}; {remedy}")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 
 from ..configs import config_names
+from ..database.browsing import Overview
+from ..database.reading import Run
+from ..grid import crs_text
 from .jobs import Job, State
 from .networks import Served
+from .runs import RunKind
 from .worker import RESULTS
 
 JOB_EXAMPLE: dict[str, pydantic.JsonValue] = {
@@ -29,6 +34,22 @@ JOB_EXAMPLE: dict[str, pydantic.JsonValue] = {
     "error": None,
     "remedy": None,
     "results": {},
+    "run": None,
+}
+RUN_EXAMPLE: dict[str, pydantic.JsonValue] = {
+    "id": "5d0e6c1f2b7a9384",
+    "name": "county",
+    "date": "2021-07-14",
+    "scheme": "nlcd6",
+    "tiles": 67200,
+    "model": "m.pt",
+    "view": "run_county_2021_07_14",
+    "loaded": "2024-05-01T09:55:00Z",
+    "links": {
+        "self": "/v1/runs/5d0e6c1f2b7a9384",
+        "tiles": "/v1/runs/5d0e6c1f2b7a9384/tiles",
+        "gpkg": "/v1/runs/5d0e6c1f2b7a9384/results/gpkg",
+    },
 }
 
 
@@ -108,6 +129,7 @@ class Options(Model):
     )
     smooth: Smoothing | None = None
     force: bool = pydantic.Field(default=False, description="Classify even where the doctor finds the scene unfit.")
+    to_database: bool = pydantic.Field(default=False, description="Store the result in the service's database too.")
 
     @pydantic.field_validator("sensor")
     @classmethod
@@ -126,7 +148,8 @@ class ClassifyRequest(Options):
 
 
 class JobFacts(Model):
-    """One job. `results` has a link for each kind of result once it is done."""
+    """One job. `results` has a link for each kind of result once it is done, or once only storing it in the database failed;
+    `run` is the id of the result there (see /v1/runs)."""
 
     id: str
     name: str
@@ -144,6 +167,7 @@ class JobFacts(Model):
     error: str | None
     remedy: str | None
     results: dict[str, str]
+    run: str | None
 
     model_config = pydantic.ConfigDict(json_schema_extra={"examples": [JOB_EXAMPLE]})
 
@@ -165,6 +189,61 @@ class JobWithLog(JobFacts):
 
 class JobList(Model):
     jobs: list[JobFacts]
+
+
+class RunFacts(Model):
+    """One result in the database."""
+
+    id: str
+    name: str | None
+    date: str | None
+    scheme: str
+    tiles: int
+    model: str | None
+    view: str = pydantic.Field(description="The view in the database that shows its tiles.")
+    loaded: datetime
+    links: dict[str, str]
+
+    model_config = pydantic.ConfigDict(json_schema_extra={"examples": [RUN_EXAMPLE]})
+
+
+class RunList(Model):
+    runs: list[RunFacts]
+
+
+class RunClass(Model):
+    """One class of a result."""
+
+    id: int = pydantic.Field(examples=[41])
+    name: str = pydantic.Field(examples=["Forest"])
+    colour: str = pydantic.Field(examples=["#1c5f2c"])
+    tiles: int = pydantic.Field(examples=[12400])
+    area_ha: float = pydantic.Field(description="Mapped, less the part without data; no estimate.", examples=[62218.2])
+
+
+class RunOverview(RunFacts):
+    """One result in the database, its classes, and where its tiles are."""
+
+    crs: str
+    tile_side_m: float
+    bounds: tuple[float, float, float, float] | None = pydantic.Field(
+        description="Degrees: west, south, east, north.", examples=[[-70.2, 43.1, -69.8, 43.5]]
+    )
+    classes: list[RunClass]
+
+    model_config = pydantic.ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **RUN_EXAMPLE,
+                    "crs": "EPSG:26919",
+                    "tile_side_m": 224.0,
+                    "bounds": [-70.2, 43.1, -69.8, 43.5],
+                    "classes": [{"id": 41, "name": "Forest", "colour": "#1c5f2c", "tiles": 12400, "area_ha": 62218.2}],
+                }
+            ]
+        }
+    )
 
 
 class Health(Model):
@@ -200,6 +279,25 @@ def job_facts(job: Job) -> dict[str, Any]:
         "error": job.error,
         "remedy": job.remedy,
         "results": {kind: f"/v1/jobs/{job.id}/results/{kind}" for kind in RESULTS if kind in job.files},
+        "run": job.run,
+    }
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """A result in the database as RunFacts."""
+    own = f"/v1/runs/{run.id}"
+    kinds = {kind: f"{own}/results/{kind}" for kind in get_args(RunKind)}
+    return {**asdict(run), "links": {"self": own, "tiles": f"{own}/tiles", **kinds}}
+
+
+def run_overview(found: Overview) -> dict[str, Any]:
+    """What a result in the database holds as RunOverview."""
+    return {
+        **run_facts(found.run),
+        "crs": crs_text(found.grid.crs),
+        "tile_side_m": found.grid.side_m,
+        "bounds": found.bounds,
+        "classes": [asdict(item) for item in found.classes],
     }
 
 

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from ..environment import require_matching_torch
 from ..errors import ServiceError
+from ..history.registry import resolve
 from .folder import claim
 from .settings import Settings
 
@@ -25,6 +26,9 @@ def serve(settings: Settings, ready: Callable[[str], None], log_level: str = "wa
     if not settings.models:
         raise ServiceError("no model named; give one with --model m.pt")
     with _listen(settings) as listener, claim(settings.data):  # told at once, before torch is loaded
+        for named in settings.models:
+            if not (path := resolve(named)).is_file():
+                raise ServiceError(f"no such model bundle: {path}; check --model, or make one with geoclass train")
         require_matching_torch()
         from .app import build_app
         from .state import open_service

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..database.address import parse_address
 from ..errors import ServiceError
 
 MEBI = 1 << 20
@@ -22,7 +23,9 @@ class Limits:
 
     Sizes are in bytes, times in seconds. upload_bytes: a scene with all its files; predict_bytes and pictures: one request
     for classes; picture_pixels: one picture; scene_pixels: one file, all bands counted once; block_bytes: what GDAL has
-    to unpack at once; waiting_tiles: pictures that wait for the network; waiting_jobs: jobs that wait; requests: at once.
+    to unpack at once; waiting_tiles: pictures that wait for the network; waiting_jobs: jobs that wait; requests: at once;
+    run_tiles: a result in the database that is sent as one file; waiting_questions: to the database; database_s: one statement
+    there.
     """
 
     upload_bytes: int = 4096 * MEBI
@@ -34,18 +37,22 @@ class Limits:
     waiting_tiles: int = 512
     waiting_jobs: int = 64
     requests: int = 256
+    run_tiles: int = 2_000_000
+    waiting_questions: int = 64
     idle_s: float = 30.0
     predict_s: float = 60.0
     upload_s: float = 3600.0
     examine_s: float = 30.0
     job_s: float = 24 * 3600.0
+    database_s: float = 20.0
 
 
 @dataclass(frozen=True)
 class Settings:
     """One service. `roots` are folders whose scenes may be named in a request, `urls` the beginnings of allowed URLs.
 
-    hosts: names under which it is reached from elsewhere (behind a proxy). Raises ServiceError for what cannot be.
+    hosts: names under which it is reached from elsewhere (behind a proxy); database: where results are kept, as
+    postgresql://user@host/database. Raises GeoclassError for what cannot be.
     """
 
     models: tuple[Path, ...]
@@ -59,6 +66,7 @@ class Settings:
     device: str = "auto"
     runtime: str = "auto"
     jobs: int = 1
+    database: str | None = None
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
@@ -73,6 +81,11 @@ class Settings:
             parts = urlsplit(url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
                 raise ServiceError(f"--allow-url {url!r} is no beginning of a URL; write it as https://host/folder/")
+        if self.database is not None and "password" in parse_address(self.database).parameters:
+            # It would be in the list of processes and in the environment of those that open clients' files.
+            raise ServiceError(
+                "the address of --database has a password in it; leave it out, and give it in PGPASSWORD or ~/.pgpass"
+            )
         if self.jobs < 1:
             raise ServiceError(f"--jobs is {self.jobs}; give 1 or more")
 

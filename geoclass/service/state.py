@@ -16,6 +16,7 @@ from .jobs import Jobs
 from .metrics import Metrics
 from .networks import Served, open_models
 from .refusal import Refusal, one_line
+from .runs import Runs
 from .settings import Settings
 
 
@@ -30,6 +31,7 @@ class Service:
     crew: Crew
     examiner: Examiner
     decoder: Decoder
+    runs: Runs
     incoming: Path
 
     def model(self, name: str | None) -> Served:
@@ -52,6 +54,7 @@ class Service:
         self.crew.stop()
         await self.examiner.close()
         self.decoder.close()
+        self.runs.close()
         for each in self.models.values():
             each.batcher.close()
         self.jobs.close()
@@ -69,7 +72,8 @@ def open_service(settings: Settings) -> Service:
     examiner = Examiner(settings.limits, child_environment())
     decoder = Decoder(examiner, settings.limits.picture_pixels)
     crew = Crew(jobs, data / "jobs", settings)
-    service = Service(settings, metrics, models, jobs, crew, examiner, decoder, incoming)
+    runs = Runs(settings.database, settings.limits, incoming)
+    service = Service(settings, metrics, models, jobs, crew, examiner, decoder, runs, incoming)
     metrics.gauges = service.figures
     return service
 

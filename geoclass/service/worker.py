@@ -1,7 +1,7 @@
 """A job's process: `python -m geoclass.service.worker`, with the job as a line of JSON on standard input.
 
-It writes events on standard output, a JSON object a line: {"stage", "done", "total"}, {"say"}, and at the end {"files"}
-or {"error", "remedy"}. It ends at once when standard input does: then the service was killed, and the next one starts the
+It writes events on standard output, a JSON object a line: {"stage", "done", "total"}, {"say"}, and at the end
+{"files", "run"} or {"error", "remedy"}, the latter with "files" where only storing them in the database failed. It ends at once when standard input does: then the service was killed, and the next one starts the
 job again, which goes on from its journal.
 """
 
@@ -22,7 +22,8 @@ from urllib.parse import urlsplit
 
 import filelock
 
-from ..errors import GeoclassError
+from ..database.loading import load_result, require_database
+from ..errors import GeoclassError, ServiceError
 from .examiner import describe
 from .kinds import SCENES, kind_of, plain
 from .places import allowed_path, allowed_url, is_url
@@ -47,7 +48,8 @@ Tell = Callable[..., None]
 
 @dataclass(frozen=True)
 class Task:
-    """What one job is: `sources` are uploaded files' names in the folder `in`, or paths and URLs to check once more."""
+    """What one job is: `sources` are uploaded files' names in the folder `in`, or paths and URLs to check once more. With
+    `to_database` the result is stored in `database` too."""
 
     folder: Path
     sources: list[str]
@@ -60,6 +62,8 @@ class Task:
     device: str
     runtime: str
     limits: Limits
+    to_database: bool = False
+    database: str | None = None
 
 
 def task_of(line: str) -> Task:
@@ -82,12 +86,35 @@ def carry_out(task: Task, tell: Tell) -> dict[str, str]:
     with filelock.FileLock(task.folder / "lock", timeout=60):  # a killed service's worker may be just about to end
         done = finished(task)
         if done is None:
+            if task.to_database:  # found out now, not after hours of classifying
+                require_database(_address(task))
             scenes = [_scene(task, number, source, tell) for number, source in enumerate(task.sources)]
             _classify(task, scenes, tell)
             done = finished(task)
         if done is None:
             raise GeoclassError(f"results of {task.name} are missing; run the job again")
         return done
+
+
+def store(task: Task, files: Mapping[str, str], tell: Tell) -> str | None:
+    """Load the result into the database, where that was asked for, in one transaction; the run's id there.
+
+    The same result again replaces itself, so a job may be resumed after this failed. Raises DatabaseError.
+    """
+    if not task.to_database:
+        return None
+    tell(stage="storing", done=0, total=0)
+    loaded = load_result(task.folder / files["gpkg"], _address(task))
+    tell(say=f"{loaded.tiles:,} tiles in the database: view {loaded.run_view}, {loaded.written:,} rows written")
+    for note in loaded.notes:
+        tell(say=note)
+    return loaded.run
+
+
+def _address(task: Task) -> str:
+    if task.database is None:
+        raise ServiceError("no database is set; start geoclass serve with --database, and resume the job")
+    return task.database
 
 
 def _scene(task: Task, number: int, source: str, tell: Tell) -> Path:
@@ -180,17 +207,20 @@ def main() -> None:
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     with suppress(OSError, AttributeError):  # Windows has no nice
         os.nice(5)  # callers who wait for one answer come before maps
+    files: dict[str, str] = {}
     try:
-        tell(files=carry_out(task, tell))
+        files = carry_out(task, tell)
+        tell(files=files, run=store(task, files, tell))
     except Exception as error:  # all that can happen becomes the job's error
-        known = isinstance(error, GeoclassError)
-        text = str(error) if known else f"unexpected failure ({type(error).__name__}: {error}); please report it"
-        found = (
-            error
-            if isinstance(error, Refusal)
-            else refused(GeoclassError(text.replace(f"{task.folder}/", "").replace("in/", "")))
-        )
-        tell(error=found.what, remedy=found.remedy)
+        found = error if isinstance(error, Refusal) else refused(as_seen(error, task))
+        tell(error=found.what, remedy=found.remedy, files=files)
+
+
+def as_seen(error: Exception, task: Task) -> GeoclassError:
+    """The error without the places where the service keeps its files."""
+    known = isinstance(error, GeoclassError)
+    text = str(error) if known else f"unexpected failure ({type(error).__name__}: {error}); please report it"
+    return GeoclassError(text.replace(f"{task.folder}/", "").replace("in/", ""))
 
 
 def _end_with_the_service() -> None:
