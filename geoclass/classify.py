@@ -38,7 +38,7 @@ from .outputs import preview, raster, summary, vector, webmap
 from .parts import parts_of
 from .plan import Plan, make_plan
 from .remote.opening import READERS
-from .runtimes.answers import share_arenas
+from .runtimes.answers import give_back, share_arenas
 from .runtimes.settling import (
     Settled,
     Workload,
@@ -256,6 +256,7 @@ def _run_to_files(
     if progress:
         progress("preparing", 0, len(plan))
     settled = settle_journalled(workload, settings.wanted, folder, settings.overwrite)
+    give_back()
     with Journal(
         folder, _manifest(plan, settings, settled.choice, thumbnail_px), restart=settings.overwrite
     ) as journal:

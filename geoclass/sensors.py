@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pydantic
 
@@ -78,6 +78,14 @@ class Sensor(pydantic.BaseModel, frozen=True, extra="forbid"):
     typical_mean: tuple[float, float] = (15.0, 240.0)
     stac: Catalogue | None = None
     bands: tuple[Band, ...] = pydantic.Field(min_length=1)
+
+    @pydantic.model_serializer(mode="wrap")
+    def _written(self, write: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `stac` where there is none: the hash of a bundle is that of what is written, and bundles are older than it."""
+        written: dict[str, Any] = write(self)
+        if self.stac is None:
+            written.pop("stac", None)
+        return written
 
     @pydantic.field_validator("file_pattern", "band_pattern", "date_pattern")
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Protocol
 
 import numpy as np
@@ -156,12 +157,18 @@ def share_arenas() -> None:
     _tell_malloc({m_arena_max: 2})
 
 
+def give_back() -> None:
+    """Return to the system what glibc has kept of memory that was freed: measuring and calibrating leave 50 MB and more.
+    Elsewhere than on glibc this does nothing."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def _tell_malloc(settings: Mapping[int, int]) -> None:
     if not sys.platform.startswith("linux"):
         return
-    try:
+    with suppress(OSError, AttributeError):
         libc = ctypes.CDLL("libc.so.6")
         for name, value in settings.items():
             libc.mallopt(name, value)
-    except (OSError, AttributeError):
-        return
