@@ -18,6 +18,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
     from postgresql_server import Server
 
 # Two networks with a thread for every core each are many times slower than one: the cores wait for each other.
@@ -52,6 +53,19 @@ def chromium() -> str:
             return found
     missing("no Chromium on this machine: apt-get install chromium")
     raise AssertionError
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator["Browser"]:
+    """That Chromium, for all tests of a module; it asks for nothing by itself."""
+    from playwright.sync_api import sync_playwright
+
+    quiet = ("quic", "background-networking", "component-update", "sync")
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{name}" for name in quiet)]
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

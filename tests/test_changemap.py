@@ -11,7 +11,7 @@ import pyproj
 import pytest
 import shapely
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from geoclass.changes.posterior import KINDS, Change, Prior
 from geoclass.changes.series import Series, Source, Uncovered
@@ -24,8 +24,6 @@ from geoclass.schemes import ClassScheme, LandClass, load_scheme
 
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-
 # The pixel of a side's layer (picture or tiles) under a place.
 PIXEL = """([side, layer, lat, lng]) => {
     const { map, page } = geoclass;
@@ -109,14 +107,6 @@ def pictures(series: Series, pad: int = 2) -> list[Picture]:
         colours = rng.integers(60, 250, (tiles.rows, tiles.columns, 3), dtype=np.uint8)
         found.append(Picture(Image.fromarray(colours.repeat(8, 0).repeat(8, 1)), tiles))
     return found
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from rasterio.transform import from_origin
 
 from geoclass.datasets.corrections import Suspect, apply_corrections, write_suspects
@@ -62,14 +62,6 @@ def nasty(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     write_suspects(data.folder, [Suspect(key, "<i>x<", 'a "b", c', 0.9) for key in found])
     write_contact_sheet(data.folder)
     return data
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

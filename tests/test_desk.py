@@ -15,7 +15,7 @@ from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
 from conftest import write_textures
 from desk_process import HEADERS, TOKEN, Desk, free_port, opened
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from sklearn.metrics import cohen_kappa_score
 
 from geoclass.cli import main
@@ -25,14 +25,6 @@ from geoclass.desk.tiles import short
 KINDS = ("checks", "noise", "stripes")
 PER_CLASS = 22
 WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from conftest import write_coordinates
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from service_process import HEADERS, TOKEN, Process, serving
-from test_webmap import DESK, FLAGS, PHONE
+from test_webmap import DESK, PHONE
 
 from geoclass.cli import main
 from geoclass.client import Client
@@ -96,14 +96,6 @@ def table(client: Client, jobs: tuple[str, str], tmp_path_factory: pytest.TempPa
 def http(server: Process) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=server.url, headers=HEADERS, timeout=60) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from geoclass import tiletable
 from geoclass.changes import inference
@@ -273,8 +272,6 @@ def test_qgis_opens_a_hundred_thousand_tiles(qgis_python: str, tmp_path: Path) -
 
 # ---- the map
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-
 PIXEL = """([lat, lng]) => {
     const { map, page } = geoclass;
     const at = map.latLngToLayerPoint([lat, lng]).subtract(page.classes._bounds.min).multiplyBy(page.classes._ratio);
@@ -287,14 +284,6 @@ ANSWER = """async ([lat, lng]) => {
     await geoclass.page.tiles.load(tile.tile);
     return geoclass.tileAt(lat, lng);
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

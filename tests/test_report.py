@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from scipy.special import softmax
 
 from geoclass.errors import EvaluationError, OutputError
@@ -39,14 +39,6 @@ def simulated(
 
 def pictures(keys: Any) -> list[np.ndarray[Any, Any]]:
     return [np.full((40, 40, 3), 40 + len(key), np.uint8) for key in keys]
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

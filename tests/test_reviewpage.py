@@ -12,7 +12,7 @@ import pytest
 import rasterio
 from conftest import write_coordinates
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page
 from test_candidates import make_change
 
 from geoclass.changes.candidates import rank
@@ -59,14 +59,6 @@ def write_page(path: Path, count: int = 50, dates: tuple[str, ...] = DATES, **op
     given = {"purpose": "estimation", "sample_id": "s-1", "scheme": nasty_scheme(), "built": NASTY[:2], **options}
     write_review(path, entries, plain_chips(count, dates), **given)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 class Shown:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import shapely
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 from test_trend import simulated, towns
 
 from geoclass.changes.posterior import ENDPOINT
@@ -47,14 +47,6 @@ ESTIMATE = {
     "areas": [row("New built-up", 131.4, 88.2, 174.6, 115.0), row("Stable open land", 1500.0, 1400.0, 1600.0, 1490.0)],
     "warnings": [],
 }
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

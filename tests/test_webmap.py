@@ -11,7 +11,7 @@ import pyproj
 import pytest
 import shapely
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from geoclass.errors import OutputError
 from geoclass.grid import TileGrid, TileRange
@@ -23,16 +23,6 @@ from geoclass.schemes import ClassScheme, LandClass, load_scheme
 
 DESK = {"width": 1440, "height": 900}
 PHONE = {"width": 390, "height": 844}
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 # The pixel of a layer's canvas (0 preview, 1 classes) under a place.
 PIXEL = """([layer, lat, lng]) => {
     const { map, page } = geoclass;
@@ -81,14 +71,6 @@ def places(labels: Labels, across: Any = 0.5, up: Any = 0.5) -> np.ndarray[Any, 
         (labels.columns + across) * labels.grid.side, (labels.rows + up) * labels.grid.side
     )
     return np.stack([latitude, longitude], axis=1)
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield opened
-        opened.close()
 
 
 class Seen(list[str]):

@@ -17,7 +17,7 @@ from .areastatistics import statistics
 from .drawn import EXAMPLE, Drawn, named_areas
 from .jobroutes import WRITE, With, found_job, result_of
 from .jobs import Job
-from .mapschemas import MapFacts, Place, RunFacts, Statistics
+from .mapschemas import JobRequest, MapFacts, Place, Statistics
 from .places import is_url
 from .problems import declared
 from .refusal import Refusal
@@ -157,8 +157,8 @@ async def areas(
 
 
 @router.get("/v1/jobs/{job}/run", summary="What a job was asked for", responses=declared(404), openapi_extra=READ)
-async def run(service: With, job: str) -> RunFacts:
+async def run(service: With, job: str) -> JobRequest:
     """Sources and options of a job, done or not."""
     spec = found_job(service, job).spec
     sources = [source.partition("?")[0] if is_url(source) else source for source in spec["sources"]]
-    return RunFacts(sources=sources, uploaded=spec["uploaded"], options=dict(spec["options"]))
+    return JobRequest(sources=sources, uploaded=spec["uploaded"], options=dict(spec["options"]))

@@ -104,7 +104,7 @@ class Statistics(Model):
     areas: list[AreaStatistics]
 
 
-class RunFacts(Model):
+class JobRequest(Model):
     """What a job was asked for. Sources are as the request named them, URLs without what follows a `?`."""
 
     sources: list[str] = pydantic.Field(examples=[["county.tif"]])
