@@ -273,6 +273,7 @@ def _run_to_files(
             progress("writing", len(plan), len(plan))
         choice = settled.choice
         del settled  # the network is not needed for writing, and its buffers may make room for that
+        give_back()
         parts = (journal.read(block.number) for block in blocks)
         result = _assembled(plan, parts, choice, started, settings)
         staged = _write(result, plan, settings, journal.stage())
