@@ -44,6 +44,7 @@ from .runtimes.settling import (
     Workload,
     device_for,
     open_predictors,
+    require_fit,
     settle,
     settle_journalled,
     workload_of,
@@ -230,7 +231,11 @@ def _device(settings: Settings) -> torch.device:
     name = settings.device
     if name == "auto":
         name = "cpu" if settings.wanted.on_cpu else cluster_device(settings.cluster)
-    return torch.device(name)
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise UnfitError(f"device {name!r} is not supported; give --device cpu or cuda")
+    device = torch.device(name)
+    require_fit(device, name, settings.wanted)
+    return device
 
 
 def _run_to_files(
@@ -255,11 +260,13 @@ def _run_to_files(
     blocks = plan.blocks()
     if progress:
         progress("preparing", 0, len(plan))
-    settled = settle_journalled(workload, settings.wanted, folder, settings.overwrite)
+
+    def manifest(choice: Choice) -> dict[str, Any]:
+        return _manifest(plan, settings, choice, thumbnail_px)
+
+    settled = settle_journalled(workload, settings.wanted, folder, settings.overwrite, manifest)
     give_back()
-    with Journal(
-        folder, _manifest(plan, settings, settled.choice, thumbnail_px), restart=settings.overwrite
-    ) as journal:
+    with Journal(folder, manifest(settled.choice), restart=settings.overwrite) as journal:
         todo = [block for block in blocks if block.number not in journal.done]
         done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
         try:

@@ -136,7 +136,7 @@ class Scene:
         missing = [name for name in wanted if name not in self.band_names]
         if missing and self.listed_in is not None:
             raise SceneError(
-                f"item {self.name} of {self.listed_in} has no asset for {', '.join(missing)} as sensor {self.sensor.name!r}, "
+                f"item {self.name} of {shown(self.listed_in)} has no asset for {', '.join(missing)} as sensor {self.sensor.name!r}, "
                 f"only for {', '.join(self.band_names) or 'none'}; name the right --sensor, or fetch another collection"
             )
         if missing:

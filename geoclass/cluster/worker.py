@@ -66,7 +66,8 @@ def ready_for(job: Job, prepare: Callable[[], R]) -> R:
     token, ready = _ready.get(thread, ("", None))
     if token != job.token:
         if ready is not None:
-            forget(token)
+            _ready.pop(thread, None)
+            ready.close()  # this thread's own: others may be reading with theirs
         if differing := differences(job.software, software()):
             raise ClusterError(f"{here()} has {differing}; install the same versions on driver, scheduler and workers")
         ready = prepare()
@@ -76,11 +77,10 @@ def ready_for(job: Job, prepare: Callable[[], R]) -> R:
 
 
 def forget(token: str) -> None:
-    """Close what this worker holds for a run."""
-    for thread, (of, ready) in list(_ready.items()):
+    """Let go of what this worker holds for a run. A thread may be reading with it: what nobody holds any more is closed."""
+    for thread, (of, _) in list(_ready.items()):
         if of == token:
             _ready.pop(thread, None)
-            ready.close()
 
 
 def software() -> dict[str, str]:

@@ -70,7 +70,7 @@ def failure_of(text: str, name: str) -> Failure:
         )
     if re.search(r"not recognized as", text):
         return Failure("it is no raster", "give the address of a GeoTIFF, VRT or JP2, not of a page about it", True)
-    return Failure(redacted(" ".join(text.split())[-160:]), "check the network, then run the same command again", False)
+    return Failure(redacted(" ".join(text.split()))[-160:], "check the network, then run the same command again", False)
 
 
 def _by_status(status: int, name: str) -> Failure:

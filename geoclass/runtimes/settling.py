@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pydantic
 import torch
@@ -95,14 +98,19 @@ def device_for(name: str, wanted: Wanted) -> torch.device:
     if name == AUTO and wanted.on_cpu:
         return torch.device("cpu")
     device = choose_device(name)
+    require_fit(device, name, wanted)
+    if device.type == "cpu" and wanted.precision == "bf16" and not cpu.has(cpu.AMX):
+        raise UnfitError("this CPU has no AMX, without which bf16 is slower than fp32; give --precision fp32")
+    return device
+
+
+def require_fit(device: torch.device, name: str, wanted: Wanted) -> None:
+    """Raise UnfitError where a device, which was asked for by `name`, cannot do what is wanted, here or elsewhere."""
     if device.type == "cuda" and wanted.on_cpu:
         option = f"--precision {wanted.precision}" if wanted.precision == "int8" else f"--runtime {wanted.runtime}"
         raise UnfitError(f"{option} runs on the CPU, not on {name}; give --device cpu, or leave it out")
     if device.type == "cpu" and wanted.precision == "fp16":
         raise UnfitError("--precision fp16 needs a CUDA device, and none is used here; give --precision fp32")
-    if device.type == "cpu" and wanted.precision == "bf16" and not cpu.has(cpu.AMX):
-        raise UnfitError("this CPU has no AMX, without which bf16 is slower than fp32; give --precision fp32")
-    return device
 
 
 def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> Settled:
@@ -131,15 +139,25 @@ def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> S
     return settled
 
 
-def settle_journalled(workload: Workload, wanted: Wanted, journal: Path, restart: bool) -> Settled:
-    """`settle`, keeping what an interrupted run in the folder `journal` began with, unless that is to be started anew."""
+def settle_journalled(
+    workload: Workload, wanted: Wanted, journal: Path, restart: bool, manifest: Callable[[Choice], dict[str, Any]]
+) -> Settled:
+    """`settle`, keeping what an interrupted run in the folder `journal` began with.
+
+    `manifest` is what this run's journal would say of a choice. With `restart` a run that was of something else, or that
+    cannot be gone on with here, is passed over.
+    """
+    there = read_manifest(journal) or {}
     try:
-        begun = Choice.model_validate((read_manifest(journal) or {}).get("network"))
+        begun = Choice.model_validate(there.get("network"))
     except pydantic.ValidationError:
         begun = None  # there is none, or one of another version, which the journal will refuse
-    if begun is not None and restart and not begun.serves(wanted):
-        begun = None
-    return settle(workload, wanted, begun)
+    if begun is None or not restart:
+        return settle(workload, wanted, begun)
+    if there == json.loads(json.dumps(manifest(begun))):
+        with suppress(OutputError):
+            return _as_begun(workload, wanted, begun)
+    return settle(workload, wanted)
 
 
 def open_predictors(workload: Workload, settled: Settled, thumbnail_px: int, tiles: int) -> list[Predictor]:

@@ -16,6 +16,7 @@ from ..errors import SceneError
 from ..remote.names import gdal_name, is_remote, over_network, shown
 
 SUFFIXES = (".json", ".geojson")
+IMAGERY = (".tif", ".tiff", ".vrt", ".jp2", ".j2k", ".img", ".png", ".jpg", ".jpeg")
 LARGEST_BYTES = 512 << 20
 TIMEOUT_S = 30
 TRIES = 3
@@ -97,7 +98,11 @@ def is_document(name: str) -> bool:
     if name.startswith("<"):
         return False
     path = urlsplit(shown(name)).path if is_remote(name) else name
-    return path.lower().endswith(SUFFIXES) or (is_remote(name) and PurePosixPath(path).parent.name == "items")
+    if path.lower().endswith(SUFFIXES):
+        return True
+    # An API's address of an item has no suffix, or its id happens to hold a dot; imagery in a folder of that name has one.
+    of_an_api = name.lower().startswith(("http://", "https://")) and PurePosixPath(path).parent.name == "items"
+    return of_an_api and not path.lower().endswith(IMAGERY)
 
 
 def read_listing(name: str) -> Listing:
