@@ -27,7 +27,7 @@ from .bundle import Bundle
 from .cluster.classifying import classified, job_of
 from .cluster.crew import Say, Spread, cluster_device, require_cluster
 from .doctor import examine, refuse_unfit
-from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError
+from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError, UnfitError
 from .files import require_absent, require_plain_name, require_writable, write_errors
 from .gathering import gather
 from .grid import AoiRule, bounding_range
