@@ -349,6 +349,10 @@ def test_no_scheduler(here, bundle, monkeypatch):
         (["--workers", "1", "--readers", "2"], "--readers has no use"),
         (["--cluster", "host:8786"], "tcp://HOST:8786"),
         (["--cluster", "gone.json"], "no such scheduler file: gone.json"),
+        (["--cluster", "tcp://x:1", "--device", "gpu"], "device 'gpu' is not supported; give --device cpu or cuda"),
+        (["--cluster", "tcp://x:1", "--device", "cuda", "--precision", "int8"], "int8 runs on the CPU, not on cuda"),
+        (["--cluster", "tcp://x:1", "--device", "cuda", "--runtime", "openvino"], "runs on the CPU, not on cuda"),
+        (["--cluster", "tcp://x:1", "--device", "cpu", "--precision", "fp16"], "fp16 needs a CUDA device"),
     ],
 )
 def test_wrong_options(here, bundle, options, words):

@@ -30,6 +30,7 @@ from geoclass.grid import TileGrid
 from geoclass.mosaic import open_mosaic
 from geoclass.reader import LatticeWindow
 from geoclass.remote import held, opening
+from geoclass.remote.failures import failure_of
 from geoclass.remote.held import HeldBlocks, Rectangle, Source, rectangles
 from geoclass.remote.names import gdal_name, redacted, shown, stem, unsigned
 from geoclass.scene import open_dataset
@@ -532,6 +533,12 @@ def test_a_tile_index_of_a_url_leads_to_it_again(folder, server, tmp_path):
     assert len(index) == 80
     assert mosaic.files == [f"{server.url}/{NAME}"]
     assert mosaic.remote
+
+
+def test_a_long_signature_is_not_shown_by_its_end():
+    url = f"https://h.example/scene.tif?sv=2024-05-04&{'x' * 300}&sig=S3cretSignature%3D"
+    told = str(failure_of(f"{url}, band 1: IReadBlock failed at X offset 0", url).error(url))
+    assert "S3cret" not in told and "IReadBlock failed" in told
 
 
 def test_journal_keeps_no_signature(folder, server, tiny_bundle, tmp_path, monkeypatch):

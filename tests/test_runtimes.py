@@ -486,6 +486,16 @@ class TestResume:
         info = classify(scene, small, out=out, precision="int8").labels.info
         assert info["precision"] == "fp32" and "not int8" in info["runtime_note"]
 
+    @pytest.mark.parametrize("change", [{"model": "another"}, {"inputs": {"other.tif": "1"}}, {}])
+    def test_with_overwrite_only_a_run_of_the_same_is_continued(self, small, scene, interrupted, change):
+        """The choice of a run of another scene or model says nothing of this one, nor one that cannot be gone on with."""
+        path = next(interrupted.glob(".*.journal")) / "manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["network"] |= {"precision": "int8", "network": "0123456789ab", "asked": ["auto", "auto"]}
+        path.write_text(json.dumps({**manifest, **change}))
+        info = classify(scene, small, out=interrupted, overwrite=True).labels.info
+        assert (info["precision"], info["int8_agreement"]) == ("fp32", None)
+
     def test_an_int8_network_that_is_gone(self, small):
         choice = Choice(runtime="openvino", precision="int8", network="0123456789ab")
         workload = noise_workload(load_bundle(small), model_file=small)

@@ -560,6 +560,7 @@ def test_an_asset_that_is_gone_is_named_at_once(api, aoi, tmp_path, monkeypatch)
     [
         ("items.json", True), ("a/b.GEOJSON", True), ("https://h/v1/collections/c/items/x", True),
         ("https://h/item.json?sig=1", True), ("a.tif", False), ("https://h/items.tif", False), ("<VRTDataset>", False),
+        ("https://h/items/scene.TIF?sig=1", False), ("s3://bucket/items/scene", False), ("https://h/items/S2A.2016.v1", True),
     ],
 )  # fmt: skip
 def test_documents_are_told_by_their_names(name, is_one):
