@@ -332,6 +332,19 @@ def test_unfit_workers(here, bundle, address, tmp_path, preload, words):
         assert re.search(word, line), line
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--device", "gpu"], "device 'gpu' is not supported; give --device cpu or cuda"),
+        (["--device", "cuda", "--precision", "int8"], "--precision int8 runs on the CPU, not on cuda"),
+        (["--device", "cuda", "--runtime", "openvino"], "--runtime openvino runs on the CPU, not on cuda"),
+        (["--device", "cpu", "--precision", "fp16"], "--precision fp16 needs a CUDA device"),
+    ],
+)
+def test_what_no_cluster_can(here, bundle, address, options, words):
+    assert words in refused(here, bundle, "none", "--cluster", f"tcp://127.0.0.1:{address}", *options)
+
+
 def test_no_scheduler(here, bundle, monkeypatch):
     monkeypatch.setattr(crew, "CONNECT_SECONDS", 1)
     line = refused(here, bundle, "none", "--cluster", f"tcp://127.0.0.1:{free_port()}")
@@ -349,10 +362,6 @@ def test_no_scheduler(here, bundle, monkeypatch):
         (["--workers", "1", "--readers", "2"], "--readers has no use"),
         (["--cluster", "host:8786"], "tcp://HOST:8786"),
         (["--cluster", "gone.json"], "no such scheduler file: gone.json"),
-        (["--cluster", "tcp://x:1", "--device", "gpu"], "device 'gpu' is not supported; give --device cpu or cuda"),
-        (["--cluster", "tcp://x:1", "--device", "cuda", "--precision", "int8"], "int8 runs on the CPU, not on cuda"),
-        (["--cluster", "tcp://x:1", "--device", "cuda", "--runtime", "openvino"], "runs on the CPU, not on cuda"),
-        (["--cluster", "tcp://x:1", "--device", "cpu", "--precision", "fp16"], "fp16 needs a CUDA device"),
     ],
 )
 def test_wrong_options(here, bundle, options, words):
