@@ -359,6 +359,14 @@ def test_what_is_cloudy_in_one_item_is_taken_from_the_next(api, aoi, imagery, tm
     assert np.array_equal(pixels, expected)
 
 
+def test_the_least_cloudy_item_of_several_documents_comes_first(imagery, tmp_path):
+    """One item a file: neither the files' names nor their order decide."""
+    for file, name, cloud in (("1.json", "S2_B", 40.0), ("2.json", "S2_A", 5.0)):
+        (tmp_path / file).write_text(json.dumps(sentinel_item(str(imagery[0]), name, cloud, "2024-06-06")))
+    for named in (str(tmp_path / "*.json"), [tmp_path / "1.json", tmp_path / "2.json", tmp_path / "1.json"]):
+        assert [scene.name for scene in open_mosaic(named).scenes] == ["S2_A", "S2_B"]
+
+
 def test_clouds_are_kept_on_request(api, aoi, imagery, tmp_path):
     fetched(api, aoi, tmp_path / "items.json", "--keep-clouds")
     pixels, valid = pixels_of(tmp_path / "items.json")
