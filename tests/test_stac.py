@@ -308,6 +308,75 @@ def test_what_is_no_stac_api_is_told(server, aoi, api):
         search("naip", aoi, "2020", api=api.url)
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "static", "links": []},
+            "has a catalog without a search; give --api the address of a STAC API",
+        ),
+        ({"type": "Feature", "id": "x", "properties": {}}, "does not answer as a STAC API .*check --api"),
+        ({"a": 1}, "does not answer as a STAC API .*check --api"),
+        ([1], "does not answer as a STAC API .*check --api"),
+        ("text", "does not answer as a STAC API .*check --api"),
+    ],
+)
+def test_other_json_than_a_stac_apis_is_told(aoi, tmp_path, answer, words):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "catalog.json").write_text(json.dumps(answer))
+    with serving(tmp_path / "served") as running, pytest.raises(SceneError, match=words) as told:
+        search("naip", aoi, "2020", api=f"{running.url}/catalog.json")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"properties": None}, r"gives item S2_A, .*: properties: .*; name another --api"),
+        ({"assets": {"visual": {"type": "image/tiff"}}}, r"gives item S2_A, .*: assets.visual.href: Field required"),
+        ({"assets": None}, r"gives item S2_A, .*: assets: "),
+        ({"id": None}, r"gives item None, .*: id: "),
+    ],
+)
+def test_an_answer_with_what_is_no_item_is_told(api, aoi, change, words, monkeypatch):
+    item = {**next(item for item in api.items if item["id"] == "S2_A"), **change}
+    monkeypatch.setattr(api, "found", lambda asked: [item])
+    with pytest.raises(SceneError, match=words) as told:
+        search("sentinel-2-l2a", aoi, "2024", api=api.url)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("date", "words"),
+    [
+        ("2015-02-29", "there is no such day; give a day of the calendar"),
+        ("2016-13", "there is no such day; give a day of the calendar"),
+        ("2016-04-31/..", "there is no such day; give a day of the calendar"),
+        ("../2016-00", "there is no such day; give a day of the calendar"),
+        ("2017/2016", "give the earlier of the two first"),
+        ("2016-07-02/2016-07-01", "give the earlier of the two first"),
+    ],
+)
+def test_dates_that_are_none_are_told_before_asking(api, aoi, tmp_path, date, words):
+    command = ["fetch", "--collection", "sentinel-2-l2a", "--aoi", str(aoi), "--date", date, "--api", api.url]
+    done = subprocess.run(
+        [sys.executable, "-m", "geoclass", *command, "-o", str(tmp_path / "items.json")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not api.searches
+
+
+@pytest.mark.parametrize(
+    "date", ["2024/2024-06", "2024-06-06/2024", "2024-06-06/..", "../2024-06-06", "2024-02-29/2024-06"]
+)
+def test_dates_of_different_lengths_go_together(api, aoi, date):
+    item = next(item for item in api.items if item["id"] == "S2_A")
+    api.found = lambda asked: [item]
+    assert len(search("sentinel-2-l2a", aoi, date, api=api.url).items) == 1
+
+
 def test_a_list_is_written_whole_or_not_at_all(api, aoi, tmp_path, monkeypatch):
     found = search("sentinel-2-l2a", aoi, "2024-06", api=api.url)
     monkeypatch.setattr(

@@ -7,11 +7,13 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date as Day  # noqa: N812  (`date` is what is asked for here)
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pydantic
 import pyproj
 import shapely
 
@@ -20,7 +22,7 @@ from ..errors import GeoclassError, SceneError
 from ..files import replacing
 from ..remote.names import unsigned
 from ..sensors import sensor_of_collection
-from .documents import KEEP_CLOUDS, number
+from .documents import KEEP_CLOUDS, Item, number
 
 EQUAL_AREA = "EPSG:6933"
 PAGE = 100
@@ -117,6 +119,14 @@ def _require_date(date: str) -> None:
         raise GeoclassError(
             f"--date is {date!r}; give 2016, 2016-07, 2016-07-14, or two of them as 2016-06-01/2016-08-31"
         )
+    first, _, last = date.partition("/")
+    for each in {first, last} - {"", ".."}:
+        try:
+            Day.fromisoformat(f"{each}-01-01"[:10])
+        except ValueError as error:
+            raise GeoclassError(f"--date is {date!r}: there is no such day; give a day of the calendar") from error
+    if ".." not in (first, last) and last and first > f"{last}-99-99"[:10]:
+        raise GeoclassError(f"--date is {date!r}, which ends before it begins; give the earlier of the two first")
 
 
 def _asked(
@@ -127,6 +137,7 @@ def _asked(
         from pystac_client import Client
         from pystac_client.exceptions import APIError
         from pystac_client.stac_api_io import StacApiIO
+        from pystac_client.warnings import DoesNotConformTo
         from urllib3 import Retry
     except ImportError as error:
         raise GeoclassError("searching needs pystac-client; pip install 'geoclass[stac]'") from error
@@ -147,9 +158,27 @@ def _asked(
             items = list(islice(answers, limit + 1))
     except APIError as error:
         raise _refused(api, collection, error) from None  # its text may be a page
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError, RecursionError) as error:
+    except DoesNotConformTo as error:
+        raise SceneError(
+            f"{_host(api)} has a catalog without a search; give --api the address of a STAC API"
+        ) from error
+    except Exception as error:  # pystac and pystac-client each raise their own types, and bare ones, for other JSON
         raise SceneError(f"{_host(api)} does not answer as a STAC API ({type(error).__name__}); check --api") from error
-    return sorted(items[:limit], key=lambda item: str(item.get("id"))), len(items) > limit
+    for item in items:
+        _require_item(item, api)
+    return sorted(items[:limit], key=lambda item: str(item["id"])), len(items) > limit
+
+
+def _require_item(item: Any, api: str) -> None:
+    """Refuse now what a list of items would be refused for."""
+    try:
+        Item.model_validate(item)
+    except pydantic.ValidationError as error:
+        first, name = error.errors()[0], item.get("id") if isinstance(item, dict) else None
+        field = ".".join(str(part) for part in first["loc"])
+        raise SceneError(
+            f"{_host(api)} gives item {name}, which is no STAC item: {field}: {first['msg']}; name another --api, or other dates"
+        ) from error
 
 
 def _refused(api: str, collection: str, error: Exception) -> SceneError:
