@@ -39,7 +39,7 @@ from geoclass.sensors import load_sensor
 from geoclass.stac import documents
 from geoclass.stac.assets import band_files, value_offset
 from geoclass.stac.documents import Item, is_document, read_listing
-from geoclass.stac.search import mgrs_tile, search, write_items
+from geoclass.stac.search import mgrs_tile, search, unwrapped, write_items
 from geoclass.tile import tile
 from geoclass.tileindex import read_index
 
@@ -375,6 +375,46 @@ def test_dates_of_different_lengths_go_together(api, aoi, date):
     item = next(item for item in api.items if item["id"] == "S2_A")
     api.found = lambda asked: [item]
     assert len(search("sentinel-2-l2a", aoi, date, api=api.url).items) == 1
+
+
+@pytest.mark.parametrize("corners", [4, 2000])
+def test_an_aoi_across_the_antimeridian_asks_for_both_its_sides(api, server, tmp_path, corners):
+    """45 km on either side in UTM zone 1, with few corners, and with more than a question has."""
+    middle = pyproj.Transformer.from_crs(4326, 32601, always_xy=True).transform(180, 52)[0]
+    shape = shapely.box(middle - 45_000, 5_700_000, middle + 45_000, 5_790_000)
+    shape = shapely.segmentize(shape, shape.length / corners)
+    gpd.GeoDataFrame(geometry=[shape], crs="EPSG:32601").to_file(tmp_path / "aoi.gpkg")
+    template = api.items[0]
+    api.items.clear()
+    for name, left in (("S2_both", middle - 50_000), ("S2_west", middle + 20_000), ("S2_far", middle + 500_000)):
+        item = {**template, "id": name, "properties": {"datetime": "2024-06-06T00:00:00Z"}}
+        ground = shapely.segmentize(shapely.box(left, 5_690_000, left + 100_000, 5_800_000), 9000)
+        degrees = gpd.GeoSeries([ground], crs="EPSG:32601").to_crs(4326)[0]
+        api.items.append({**item, "geometry": shapely.geometry.mapping(degrees)})
+    api.found = lambda asked: api.items
+    found = search("sentinel-2-l2a", tmp_path / "aoi.gpkg", "2024", api=api.url)
+    asked = shapely.from_geojson(json.dumps(api.searches[0]["intersects"]))
+    assert asked.is_valid
+    assert {tuple(np.sign(part.bounds[::2])) for part in shapely.get_parts(asked)} == {(-1, -1), (1, 1)}
+    assert all(part.bounds[2] - part.bounds[0] < 1 for part in shapely.get_parts(asked))
+    assert [item["id"] for item in found.items] == ["S2_both", "S2_west"]
+    assert found.cover == pytest.approx(1, abs=0.01)
+
+
+def test_only_outlines_across_the_antimeridian_are_cut():
+    for shape in (
+        shapely.box(-180, -60, 180, 60),
+        shapely.segmentize(shapely.box(-170, -60, 170, 60), 10),
+        shapely.Polygon([(0, 80), (120, 70), (-120, 75)]),
+        shapely.MultiPolygon([shapely.box(-180, 50, -170, 60), shapely.box(170, 50, 180, 60)]),
+        shapely.Point(3, 4),
+    ):
+        assert unwrapped(shape).equals(shape)
+    ring = [(179, 0), (-179, 0), (-179, 2), (179, 2)]
+    hole = [(179.5, 0.5), (-179.5, 0.5), (-179.5, 1.5), (179.5, 1.5)]
+    cut = unwrapped(shapely.MultiPolygon([shapely.Polygon(ring, [hole]), shapely.box(10, 10, 11, 11)]))
+    assert cut.area == pytest.approx(4 - 1 + 1)
+    assert cut.bounds == (-180, 0, 180, 11)
 
 
 def test_a_list_is_written_whole_or_not_at_all(api, aoi, tmp_path, monkeypatch):

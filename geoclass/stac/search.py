@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pydantic
 import pyproj
 import shapely
@@ -30,6 +31,7 @@ MOST_ITEMS = 1000
 MOST_CORNERS = 500
 """An outline of more corners is searched for by its hull, and what was found compared with the outline itself: services
 refuse long questions."""
+HALF_TURN = 180.0
 TIMEOUT_S = 60
 TRIES = 4
 
@@ -80,7 +82,8 @@ def search(
     """
     address = api or _default_api(collection)
     _require_date(date)
-    area = aoi_area(read_aoi(aoi, pyproj.CRS.from_epsg(4326)))
+    outlines = read_aoi(aoi, pyproj.CRS.from_epsg(4326))
+    area = aoi_area(outlines.set_geometry(outlines.geometry.map(unwrapped)))
     items, more = _asked(address, collection, area, date, max_cloud, limit)
     touching = [item for item in items if _outline(item).intersects(area)]
     clear = [item for item in touching if max_cloud is None or (_cloud(item) or 0.0) <= max_cloud]
@@ -195,15 +198,50 @@ def _refused(api: str, collection: str, error: Exception) -> SceneError:
 
 def _question(area: shapely.Geometry) -> Json:
     if shapely.get_num_coordinates(area) > MOST_CORNERS or area.geom_type == "GeometryCollection":
-        area = area.convex_hull
+        parts = [part for part in shapely.get_parts(area) if part.area > 0]
+        # One hull of what lies on both sides of the antimeridian would reach around the globe.
+        west = [part for part in parts if part.bounds[0] < -HALF_TURN / 2]
+        east = [part for part in parts if part.bounds[0] >= -HALF_TURN / 2]
+        area = shapely.union_all([shapely.union_all(side).convex_hull for side in (west, east)])
     shape: Json = json.loads(shapely.to_geojson(area))
     return shape
+
+
+def unwrapped(shape: shapely.Geometry) -> shapely.Geometry:
+    """`shape` (degrees) with each outline that crosses the antimeridian cut there in two.
+
+    Such an outline is known by an edge of more than 180 degrees, as a projected one gets when it is brought into degrees.
+    One around a pole, and one from -180 to 180, stay as they are.
+    """
+    if shape.is_empty or not _jumps(shape):
+        return shape
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type in ("Polygon", "MultiPolygon")]
+    polygons = [polygon for part in parts for polygon in shapely.get_parts(part)]
+    return shapely.union_all([_cut(polygon) for polygon in polygons])
+
+
+def _cut(polygon: shapely.Polygon) -> shapely.Geometry:
+    left, _, right, _ = polygon.bounds
+    onward = shapely.transform(polygon, lambda x, y: (x % (2 * HALF_TURN), y), interleaved=False)
+    if not _jumps(polygon) or right - left >= 2 * HALF_TURN or _jumps(onward):
+        return shapely.make_valid(polygon)
+    onward = shapely.make_valid(onward)
+    east = onward.intersection(shapely.box(0, -90, HALF_TURN, 90))
+    beyond = onward.intersection(shapely.box(HALF_TURN, -90, 2 * HALF_TURN, 90))
+    west = shapely.transform(beyond, lambda x, y: (x - 2 * HALF_TURN, y), interleaved=False)
+    return shapely.union_all([side for side in (east, west) if side.area > 0])
+
+
+def _jumps(shape: shapely.Geometry) -> bool:
+    """Whether an edge is longer than half a turn."""
+    rings = [ring for part in shapely.get_parts(shape) for ring in shapely.get_rings(part)]
+    return any(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() > HALF_TURN for ring in rings)
 
 
 def _outline(item: Json) -> shapely.Geometry:
     """The ground an item has data on, in degrees; empty where it does not say."""
     try:
-        return shapely.make_valid(shapely.from_geojson(json.dumps(item["geometry"])))
+        return shapely.make_valid(unwrapped(shapely.from_geojson(json.dumps(item["geometry"]))))
     except (KeyError, shapely.GEOSException):
         return shapely.Polygon()
 
