@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -662,6 +664,64 @@ def test_a_list_that_is_not_there(api, tmp_path):
         read_listing(f"{api.url}/collections/sentinel-2-l2a/items/S2_gone")
     api.faults = [503, 503]
     assert read_listing(f"{api.url}/collections/sentinel-2-l2a/items/S2_A").items[0].id == "S2_A"
+
+
+def test_a_list_whose_connection_is_cut_is_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "FIRST_PAUSE_S", 0.01)
+    (tmp_path / "item.json").write_text(json.dumps(sentinel_item("u", "S2_A", 5.0, "2024-06-06")))
+    with serving(tmp_path) as running:
+        running.fail("cut", times=2)
+        assert read_listing(f"{running.url}/item.json").items[0].id == "S2_A"
+        assert len(running.traffic.requests) == 3
+        running.fail("cut")
+        with pytest.raises(
+            SceneError, match=r"item.json: the connection was cut after .* bytes; check the net"
+        ) as told:
+            read_listing(f"{running.url}/item.json")
+    assert "\n" not in str(told.value)
+
+
+class Chunked(BaseHTTPRequestHandler):
+    """Answers in two chunks, and is cut after the first as often as `cuts` says."""
+
+    cuts = 0
+    body = json.dumps(sentinel_item("u", "S2_A", 5.0, "2024-06-06")).encode()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        middle = len(self.body) // 2
+        self._chunk(self.body[:middle])
+        if self.cuts:
+            type(self).cuts -= 1
+            self.close_connection = True
+        else:
+            self._chunk(self.body[middle:])
+            self._chunk(b"")
+
+    def _chunk(self, part: bytes) -> None:
+        self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+
+    def log_message(self, *_: Any) -> None:
+        """Tests are quiet."""
+
+
+def test_a_chunked_list_whose_connection_is_cut_is_fetched_again(monkeypatch):
+    monkeypatch.setattr(opening, "FIRST_PAUSE_S", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Chunked)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        monkeypatch.setattr(Chunked, "cuts", 2)
+        name = f"http://127.0.0.1:{server.server_address[1]}/item.json"
+        assert read_listing(name).items[0].id == "S2_A"
+        Chunked.cuts = 9
+        with pytest.raises(SceneError, match=r"item.json: the connection was cut .*; check the network"):
+            read_listing(name)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_asset_that_is_gone_is_named_at_once(api, aoi, tmp_path, monkeypatch):
