@@ -526,6 +526,19 @@ def test_a_signature_in_a_url_is_used_and_written_nowhere(folder, server, tiny_b
         read_index(next(tmp_path.glob("*.tiles.gpkg")))
 
 
+def test_addresses_that_differ_in_what_they_ask_for_have_fingerprints_of_their_own(server):
+    """Else a run that continues would mix two dates. A signature that was renewed is no other address."""
+    queries = "", "?date=2010", "?date=2016", "?sig=TopSecret1", "?sig=TopSecret2"
+    plain, first, second, signed, renewed = (
+        open_mosaic(f"{server.url}/{SMALL}{query}", NAIP).fingerprints()[f"{server.url}/{SMALL}"] for query in queries
+    )
+    assert len({plain, first, second}) == 3
+    assert plain == signed == renewed
+    assert "date" not in first
+    both = [open_mosaic([f"{server.url}/{SMALL}?date={year}" for year in years], NAIP) for years in ((1, 2), (1, 3))]
+    assert both[0].fingerprints() != both[1].fingerprints()
+
+
 def test_a_tile_index_of_a_url_leads_to_it_again(folder, server, tmp_path):
     made = tile([f"{server.url}/{NAME}"], out=tmp_path, sensor="naip")
     index, mosaic = read_index(made.path)
