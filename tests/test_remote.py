@@ -17,21 +17,26 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+import torch
 from conftest import missing
 from rangeserver import RangeServer, serving
 from rasterio.transform import from_origin
 
 from geoclass import blocks
 from geoclass.blocks import plan_blocks, read_ahead
+from geoclass.bundle import load_bundle
 from geoclass.classify import classify
 from geoclass.describe import describe
 from geoclass.errors import SceneError
 from geoclass.grid import TileGrid
 from geoclass.mosaic import open_mosaic
+from geoclass.plan import make_plan
 from geoclass.reader import LatticeWindow
 from geoclass.remote import held, opening
 from geoclass.remote.held import HeldBlocks, Rectangle, Source, rectangles
 from geoclass.remote.names import gdal_name, redacted, shown, stem, unsigned
+from geoclass.runtimes.sampling import sampled
+from geoclass.runtimes.settling import workload_of
 from geoclass.scene import open_dataset
 from geoclass.sensors import load_sensor
 from geoclass.tile import tile
@@ -376,6 +381,21 @@ def test_reading_ahead_keeps_many_requests_on_the_way(server, monkeypatch):
         rounds[threads] = server.traffic.most_at_once, server.traffic.rounds
     assert rounds[opening.READERS][0] >= 6
     assert rounds[1][1] >= 3 * rounds[opening.READERS][1]
+
+
+def test_a_sample_keeps_many_requests_on_the_way(folder, server, tiny_bundle):
+    bundle = load_bundle(tiny_bundle)
+    near = make_plan([str(folder / NAME)], bundle, sensor=NAIP)
+    far = make_plan([f"{server.url}/{NAME}"], bundle, sensor=NAIP)
+    server.slow(0.05)
+    server.forget()
+    tiles = workload_of(far, torch.device("cpu"), None)
+    assert tiles.remote
+    assert not workload_of(near, torch.device("cpu"), None).remote
+    sample = tiles.sample(40)
+    assert server.traffic.most_at_once >= 6
+    assert len(sample) == 40
+    assert all(np.array_equal(a, b) for a, b in zip(sample, sampled(near, 40), strict=True))
 
 
 # --- Held blocks ------------------------------------------------------------------------------------------------------
