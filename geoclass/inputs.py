@@ -42,7 +42,8 @@ def find_scenes(
                 files.append(path)
     files = list(dict.fromkeys(files))
     scenes = [_open_product(path, sensor) for path in dict.fromkeys(products)]
-    scenes += [scene for document in dict.fromkeys(documents) for scene in scenes_of(document, sensor, default)]
+    if documents:
+        scenes += scenes_of(list(dict.fromkeys(documents)), sensor, default)
     chosen = sensor or guess_sensor([Path(shown(path)).name for path in files]) or default or load_sensor("rgb8")
     for name, group in _grouped(files, chosen):
         if isinstance(group, str):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import numpy as np
 import pyproj
@@ -18,7 +20,7 @@ from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
 from .inputs import find_scenes
 from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
 from .reader import SceneReader
-from .remote.names import over_network, shown
+from .remote.names import over_network, shown, unsigned
 from .scene import Scene
 from .sensors import Sensor
 from .sharing import SharedBlocks
@@ -128,7 +130,7 @@ class Mosaic:
         return shapely.union_all([scene.outline_in(crs) for scene in self.scenes])
 
     def fingerprints(self) -> dict[str, str]:
-        """A digest of every local file's content, or of the description of what is not a local file."""
+        """A digest of every local file's content, or the description of what is not a local file."""
         lists = {shown(scene.listed_in) for scene in self.scenes if scene.listed_in}
         found = {name: fingerprint(Path(name)) for name in sorted(lists) if Path(name).is_file()}
         for name in self.files:
@@ -137,8 +139,17 @@ class Mosaic:
                 found[name] = fingerprint(path)
             else:
                 scene = next(scene for scene in self.scenes if name in scene.files)
-                found[name] = f"{scene.width}x{scene.height} {scene.dtype} {tuple(scene.transform)[:6]}"
+                found[name] = (
+                    f"{scene.width}x{scene.height} {scene.dtype} {tuple(scene.transform)[:6]}{self._asked(name)}"
+                )
         return found
+
+    def _asked(self, name: str) -> str:
+        """A digest of what is asked for in the queries of the addresses shown as `name`, signatures apart."""
+        paths = {band.path for scene in self.scenes for band in scene.bands}
+        paths |= {scene.quality.path for scene in self.scenes if scene.quality is not None}
+        queries = {urlsplit(unsigned(path)).query for path in paths if shown(path) == name} - {""}
+        return f" {hashlib.blake2b(repr(sorted(queries)).encode(), digest_size=6).hexdigest()}" if queries else ""
 
     def reader(self, grid: TileGrid, bands: Sequence[str], shared: SharedBlocks | None = None) -> MosaicReader:
         """Open handles for one thread; use as a context manager. shared: what the readers of one run decode together."""

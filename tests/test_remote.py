@@ -17,22 +17,27 @@ import pyproj
 import pytest
 import rasterio
 import shapely
+import torch
 from conftest import missing
 from rangeserver import RangeServer, serving
 from rasterio.transform import from_origin
 
 from geoclass import blocks
 from geoclass.blocks import plan_blocks, read_ahead
+from geoclass.bundle import load_bundle
 from geoclass.classify import classify
 from geoclass.describe import describe
 from geoclass.errors import SceneError
 from geoclass.grid import TileGrid
 from geoclass.mosaic import open_mosaic
+from geoclass.plan import make_plan
 from geoclass.reader import LatticeWindow
 from geoclass.remote import held, opening
 from geoclass.remote.failures import failure_of
 from geoclass.remote.held import HeldBlocks, Rectangle, Source, rectangles
 from geoclass.remote.names import gdal_name, redacted, shown, stem, unsigned
+from geoclass.runtimes.sampling import sampled
+from geoclass.runtimes.settling import workload_of
 from geoclass.scene import open_dataset
 from geoclass.sensors import load_sensor
 from geoclass.tile import tile
@@ -379,6 +384,21 @@ def test_reading_ahead_keeps_many_requests_on_the_way(server, monkeypatch):
     assert rounds[1][1] >= 3 * rounds[opening.READERS][1]
 
 
+def test_a_sample_keeps_many_requests_on_the_way(folder, server, tiny_bundle):
+    bundle = load_bundle(tiny_bundle)
+    near = make_plan([str(folder / NAME)], bundle, sensor=NAIP)
+    far = make_plan([f"{server.url}/{NAME}"], bundle, sensor=NAIP)
+    server.slow(0.05)
+    server.forget()
+    tiles = workload_of(far, torch.device("cpu"), None)
+    assert tiles.remote
+    assert not workload_of(near, torch.device("cpu"), None).remote
+    sample = tiles.sample(40)
+    assert server.traffic.most_at_once >= 6
+    assert len(sample) == 40
+    assert all(np.array_equal(a, b) for a, b in zip(sample, sampled(near, 40), strict=True))
+
+
 # --- Held blocks ------------------------------------------------------------------------------------------------------
 
 
@@ -525,6 +545,19 @@ def test_a_signature_in_a_url_is_used_and_written_nowhere(folder, server, tiny_b
     assert not holding(tmp_path, "TopSecret")
     with pytest.raises(SceneError, match="give the address with its signature"):
         read_index(next(tmp_path.glob("*.tiles.gpkg")))
+
+
+def test_addresses_that_differ_in_what_they_ask_for_have_fingerprints_of_their_own(server):
+    """Else a run that continues would mix two dates. A signature that was renewed is no other address."""
+    queries = "", "?date=2010", "?date=2016", "?sig=TopSecret1", "?sig=TopSecret2"
+    plain, first, second, signed, renewed = (
+        open_mosaic(f"{server.url}/{SMALL}{query}", NAIP).fingerprints()[f"{server.url}/{SMALL}"] for query in queries
+    )
+    assert len({plain, first, second}) == 3
+    assert plain == signed == renewed
+    assert "date" not in first
+    both = [open_mosaic([f"{server.url}/{SMALL}?date={year}" for year in years], NAIP) for years in ((1, 2), (1, 3))]
+    assert both[0].fingerprints() != both[1].fingerprints()
 
 
 def test_a_tile_index_of_a_url_leads_to_it_again(folder, server, tmp_path):

@@ -279,6 +279,20 @@ class TestAuto:
         settle(replace(job, tiles=700), Wanted())
         assert tried == [700]
 
+    def test_does_not_fetch_a_sample_for_int8_besides(self, small, fresh_cache, monkeypatch):
+        monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 0.2, "openvino": 0.1})
+        tried = []
+        monkeypatch.setattr(settling, "_int8", lambda job, settled, must_be_faster: tried.append(job.tiles) or settled)
+        monkeypatch.setattr(cpu, "has", lambda features: True)
+        job = replace(noise_workload(load_bundle(small)), remote=True)
+        choice = settle(replace(job, tiles=13_999), Wanted()).choice
+        assert tried == []
+        assert choice.note == "int8 was not tried: its sample would be fetched besides; --precision int8 tries it"
+        settle(replace(job, tiles=14_000), Wanted())
+        settle(replace(job, tiles=700), Wanted(precision="int8"))
+        settle(replace(job, tiles=700, remote=False), Wanted())
+        assert tried == [14_000, 700, 700]
+
     def test_declines_int8_with_a_reason(self, small, fresh_cache, monkeypatch):
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})
         job = noise_workload(load_bundle(small))

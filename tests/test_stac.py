@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ from geoclass.sensors import load_sensor
 from geoclass.stac import documents
 from geoclass.stac.assets import band_files, value_offset
 from geoclass.stac.documents import Item, is_document, read_listing
-from geoclass.stac.search import mgrs_tile, search, write_items
+from geoclass.stac.search import mgrs_tile, search, unwrapped, write_items
 from geoclass.tile import tile
 from geoclass.tileindex import read_index
 
@@ -308,6 +310,115 @@ def test_what_is_no_stac_api_is_told(server, aoi, api):
         search("naip", aoi, "2020", api=api.url)
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (
+            {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "static", "links": []},
+            "has a catalog without a search; give --api the address of a STAC API",
+        ),
+        ({"type": "Feature", "id": "x", "properties": {}}, "does not answer as a STAC API .*check --api"),
+        ({"a": 1}, "does not answer as a STAC API .*check --api"),
+        ([1], "does not answer as a STAC API .*check --api"),
+        ("text", "does not answer as a STAC API .*check --api"),
+    ],
+)
+def test_other_json_than_a_stac_apis_is_told(aoi, tmp_path, answer, words):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "catalog.json").write_text(json.dumps(answer))
+    with serving(tmp_path / "served") as running, pytest.raises(SceneError, match=words) as told:
+        search("naip", aoi, "2020", api=f"{running.url}/catalog.json")
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"properties": None}, r"gives item S2_A, .*: properties: .*; name another --api"),
+        ({"assets": {"visual": {"type": "image/tiff"}}}, r"gives item S2_A, .*: assets.visual.href: Field required"),
+        ({"assets": None}, r"gives item S2_A, .*: assets: "),
+        ({"id": None}, r"gives item None, .*: id: "),
+    ],
+)
+def test_an_answer_with_what_is_no_item_is_told(api, aoi, change, words, monkeypatch):
+    item = {**next(item for item in api.items if item["id"] == "S2_A"), **change}
+    monkeypatch.setattr(api, "found", lambda asked: [item])
+    with pytest.raises(SceneError, match=words) as told:
+        search("sentinel-2-l2a", aoi, "2024", api=api.url)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("date", "words"),
+    [
+        ("2015-02-29", "there is no such day; give a day of the calendar"),
+        ("2016-13", "there is no such day; give a day of the calendar"),
+        ("2016-04-31/..", "there is no such day; give a day of the calendar"),
+        ("../2016-00", "there is no such day; give a day of the calendar"),
+        ("2017/2016", "give the earlier of the two first"),
+        ("2016-07-02/2016-07-01", "give the earlier of the two first"),
+    ],
+)
+def test_dates_that_are_none_are_told_before_asking(api, aoi, tmp_path, date, words):
+    command = ["fetch", "--collection", "sentinel-2-l2a", "--aoi", str(aoi), "--date", date, "--api", api.url]
+    done = subprocess.run(
+        [sys.executable, "-m", "geoclass", *command, "-o", str(tmp_path / "items.json")], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert not api.searches
+
+
+@pytest.mark.parametrize(
+    "date", ["2024/2024-06", "2024-06-06/2024", "2024-06-06/..", "../2024-06-06", "2024-02-29/2024-06"]
+)
+def test_dates_of_different_lengths_go_together(api, aoi, date):
+    item = next(item for item in api.items if item["id"] == "S2_A")
+    api.found = lambda asked: [item]
+    assert len(search("sentinel-2-l2a", aoi, date, api=api.url).items) == 1
+
+
+@pytest.mark.parametrize("corners", [4, 2000])
+def test_an_aoi_across_the_antimeridian_asks_for_both_its_sides(api, server, tmp_path, corners):
+    """45 km on either side in UTM zone 1, with few corners, and with more than a question has."""
+    middle = pyproj.Transformer.from_crs(4326, 32601, always_xy=True).transform(180, 52)[0]
+    shape = shapely.box(middle - 45_000, 5_700_000, middle + 45_000, 5_790_000)
+    shape = shapely.segmentize(shape, shape.length / corners)
+    gpd.GeoDataFrame(geometry=[shape], crs="EPSG:32601").to_file(tmp_path / "aoi.gpkg")
+    template = api.items[0]
+    api.items.clear()
+    for name, left in (("S2_both", middle - 50_000), ("S2_west", middle + 20_000), ("S2_far", middle + 500_000)):
+        item = {**template, "id": name, "properties": {"datetime": "2024-06-06T00:00:00Z"}}
+        ground = shapely.segmentize(shapely.box(left, 5_690_000, left + 100_000, 5_800_000), 9000)
+        degrees = gpd.GeoSeries([ground], crs="EPSG:32601").to_crs(4326)[0]
+        api.items.append({**item, "geometry": shapely.geometry.mapping(degrees)})
+    api.found = lambda asked: api.items
+    found = search("sentinel-2-l2a", tmp_path / "aoi.gpkg", "2024", api=api.url)
+    asked = shapely.from_geojson(json.dumps(api.searches[0]["intersects"]))
+    assert asked.is_valid
+    assert {tuple(np.sign(part.bounds[::2])) for part in shapely.get_parts(asked)} == {(-1, -1), (1, 1)}
+    assert all(part.bounds[2] - part.bounds[0] < 1 for part in shapely.get_parts(asked))
+    assert [item["id"] for item in found.items] == ["S2_both", "S2_west"]
+    assert found.cover == pytest.approx(1, abs=0.01)
+
+
+def test_only_outlines_across_the_antimeridian_are_cut():
+    for shape in (
+        shapely.box(-180, -60, 180, 60),
+        shapely.segmentize(shapely.box(-170, -60, 170, 60), 10),
+        shapely.Polygon([(0, 80), (120, 70), (-120, 75)]),
+        shapely.MultiPolygon([shapely.box(-180, 50, -170, 60), shapely.box(170, 50, 180, 60)]),
+        shapely.Point(3, 4),
+    ):
+        assert unwrapped(shape).equals(shape)
+    ring = [(179, 0), (-179, 0), (-179, 2), (179, 2)]
+    hole = [(179.5, 0.5), (-179.5, 0.5), (-179.5, 1.5), (179.5, 1.5)]
+    cut = unwrapped(shapely.MultiPolygon([shapely.Polygon(ring, [hole]), shapely.box(10, 10, 11, 11)]))
+    assert cut.area == pytest.approx(4 - 1 + 1)
+    assert cut.bounds == (-180, 0, 180, 11)
+
+
 def test_a_list_is_written_whole_or_not_at_all(api, aoi, tmp_path, monkeypatch):
     found = search("sentinel-2-l2a", aoi, "2024-06", api=api.url)
     monkeypatch.setattr(
@@ -357,6 +468,14 @@ def test_what_is_cloudy_in_one_item_is_taken_from_the_next(api, aoi, imagery, tm
     expected[:, :128, :160] = b[:, :128, :160]
     assert valid.all()
     assert np.array_equal(pixels, expected)
+
+
+def test_the_least_cloudy_item_of_several_documents_comes_first(imagery, tmp_path):
+    """One item a file: neither the files' names nor their order decide."""
+    for file, name, cloud in (("1.json", "S2_B", 40.0), ("2.json", "S2_A", 5.0)):
+        (tmp_path / file).write_text(json.dumps(sentinel_item(str(imagery[0]), name, cloud, "2024-06-06")))
+    for named in (str(tmp_path / "*.json"), [tmp_path / "1.json", tmp_path / "2.json", tmp_path / "1.json"]):
+        assert [scene.name for scene in open_mosaic(named).scenes] == ["S2_A", "S2_B"]
 
 
 def test_clouds_are_kept_on_request(api, aoi, imagery, tmp_path):
@@ -545,6 +664,64 @@ def test_a_list_that_is_not_there(api, tmp_path):
         read_listing(f"{api.url}/collections/sentinel-2-l2a/items/S2_gone")
     api.faults = [503, 503]
     assert read_listing(f"{api.url}/collections/sentinel-2-l2a/items/S2_A").items[0].id == "S2_A"
+
+
+def test_a_list_whose_connection_is_cut_is_fetched_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(opening, "FIRST_PAUSE_S", 0.01)
+    (tmp_path / "item.json").write_text(json.dumps(sentinel_item("u", "S2_A", 5.0, "2024-06-06")))
+    with serving(tmp_path) as running:
+        running.fail("cut", times=2)
+        assert read_listing(f"{running.url}/item.json").items[0].id == "S2_A"
+        assert len(running.traffic.requests) == 3
+        running.fail("cut")
+        with pytest.raises(
+            SceneError, match=r"item.json: the connection was cut after .* bytes; check the net"
+        ) as told:
+            read_listing(f"{running.url}/item.json")
+    assert "\n" not in str(told.value)
+
+
+class Chunked(BaseHTTPRequestHandler):
+    """Answers in two chunks, and is cut after the first as often as `cuts` says."""
+
+    cuts = 0
+    body = json.dumps(sentinel_item("u", "S2_A", 5.0, "2024-06-06")).encode()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        middle = len(self.body) // 2
+        self._chunk(self.body[:middle])
+        if self.cuts:
+            type(self).cuts -= 1
+            self.close_connection = True
+        else:
+            self._chunk(self.body[middle:])
+            self._chunk(b"")
+
+    def _chunk(self, part: bytes) -> None:
+        self.wfile.write(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+
+    def log_message(self, *_: Any) -> None:
+        """Tests are quiet."""
+
+
+def test_a_chunked_list_whose_connection_is_cut_is_fetched_again(monkeypatch):
+    monkeypatch.setattr(opening, "FIRST_PAUSE_S", 0.01)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Chunked)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        monkeypatch.setattr(Chunked, "cuts", 2)
+        name = f"http://127.0.0.1:{server.server_address[1]}/item.json"
+        assert read_listing(name).items[0].id == "S2_A"
+        Chunked.cuts = 9
+        with pytest.raises(SceneError, match=r"item.json: the connection was cut .*; check the network"):
+            read_listing(name)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_an_asset_that_is_gone_is_named_at_once(api, aoi, tmp_path, monkeypatch):

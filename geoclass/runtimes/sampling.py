@@ -8,6 +8,7 @@ from ..blocks import TileBlock, read_ahead
 from ..errors import SceneError
 from ..plan import Plan
 from ..reader import Pixels
+from ..remote.opening import READERS
 
 THREADS = 2
 
@@ -22,7 +23,8 @@ def sampled(plan: Plan, count: int, seed: int = 0) -> list[Pixels]:
     blocks = [TileBlock(int(place), plan.columns[drawn[place], None], plan.rows[drawn[place], None]) for place in order]
     found: dict[int, Pixels] = {}
     try:
-        for read in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, THREADS, overlap=False):
+        threads = READERS if plan.mosaic.remote else THREADS
+        for read in read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap=plan.mosaic.remote):
             share = float(read.valid_fraction[0])
             if share > 0 and share >= plan.min_valid:
                 found[read.block.number] = read.tiles[0]

@@ -35,11 +35,15 @@ machine is idle, and 100 ms and more where other programs keep PyTorch's threads
 INT8_FROM_SECONDS = 60.0
 """Below this many seconds of fp32 a run does not pay for calibrating and comparing int8 (some 15 s; it gains half)."""
 
+REMOTE_SAMPLES = 20
+"""Over a network a run of fewer tiles than this many samples for int8 does not pay for fetching one besides."""
+
 
 @dataclass(frozen=True)
 class Workload:
     """What is to be settled for. tiles: how many the run has; sample(n): up to n of them, drawn by chance, in stored
-    numbers; model_file: the bundle's file, beside which int8 networks are kept, None for one in memory."""
+    numbers; model_file: the bundle's file, beside which int8 networks are kept, None for one in memory; remote: whether
+    tiles are read over a network."""
 
     bundle: Bundle
     sensor: Sensor
@@ -49,6 +53,7 @@ class Workload:
     sample: Callable[[int], list[Pixels]]
     tone: Tone | None = None
     model_file: Path | None = None
+    remote: bool = False
 
     def predictor(self, runner: Runner, thumbnail_px: int = 8) -> Predictor:
         return Predictor(
@@ -87,6 +92,7 @@ def workload_of(plan: Plan, device: torch.device, batch_size: int | None) -> Wor
         lambda count: sampled(plan, count),
         plan.tone,
         file if plan.model and file.is_file() else None,
+        plan.mosaic.remote,
     )
 
 
@@ -269,6 +275,8 @@ def _int8_if_fit(workload: Workload, settled: Settled) -> Settled:
         return _noted(settled, "not int8: this CPU has no VNNI, without which int8 is slower")
     if not installed("int8"):
         return _noted(settled, "int8 was not tried: pip install 'geoclass[int8]'")
+    if workload.remote and workload.tiles < REMOTE_SAMPLES * (quantised.CALIBRATION + quantised.HELD_OUT):
+        return _noted(settled, "int8 was not tried: its sample would be fetched besides; --precision int8 tries it")
     return _int8(workload, settled, must_be_faster=True)
 
 

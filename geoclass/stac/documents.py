@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -180,9 +181,14 @@ def _fetched(name: str) -> bytes:
             request = urllib.request.Request(name, headers={"Accept": "application/geo+json, application/json"})
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 content: bytes = answer.read(LARGEST_BYTES)
+                promised = answer.headers.get("Content-Length")
+                if promised and len(content) < min(int(promised), LARGEST_BYTES):  # of which `read` says nothing
+                    raise ConnectionError(f"the connection was cut after {len(content):,} of {int(promised):,} bytes")
                 return content
         except urllib.error.HTTPError as error:
             text, final = f"HTTP response code: {error.code}", error.code not in AGAIN
+        except http.client.HTTPException as error:
+            text, final = f"the connection was cut ({type(error).__name__})", False
         except (OSError, ValueError) as error:
             text, final = f"{getattr(error, 'reason', None) or error}", False
             if "getaddrinfo" in text or "not known" in text or "resolution" in text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -15,16 +16,17 @@ from .assets import BandFile, band_files, lone_raster, quality_file, value_offse
 from .documents import Item, read_listing
 
 
-def scenes_of(document: str, sensor: Sensor | None = None, default: Sensor | None = None) -> list[Scene]:
-    """One scene an item of a STAC document, the least cloudy first: a mosaic takes each pixel from the first that has it.
+def scenes_of(documents: Sequence[str], sensor: Sensor | None = None, default: Sensor | None = None) -> list[Scene]:
+    """One scene an item of STAC documents, the least cloudy of all first: a mosaic takes each pixel from the first that has it.
 
     Without `sensor` it is told from the collection, else `default`, else `rgb8`. Only headers are read. Raises SceneError
     for an item without any of the sensor's bands, and where a file cannot be opened.
     """
-    listing = read_listing(document)
-    items = sorted(listing.items, key=lambda item: item.cloud or 0.0)
+    listings = [(name, read_listing(name)) for name in documents]
+    listed = [(item, name, listing.keep_clouds) for name, listing in listings for item in listing.items]
+    listed.sort(key=lambda found: found[0].cloud or 0.0)
     with ThreadPoolExecutor(READERS, thread_name_prefix="geoclass-open") as pool:
-        jobs = [pool.submit(_scene, item, document, sensor, default, listing.keep_clouds) for item in items]
+        jobs = [pool.submit(_scene, item, name, sensor, default, keep) for item, name, keep in listed]
         try:
             return [job.result() for job in jobs]
         finally:

@@ -7,11 +7,14 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date as Day  # noqa: N812  (`date` is what is asked for here)
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+import pydantic
 import pyproj
 import shapely
 
@@ -20,7 +23,7 @@ from ..errors import GeoclassError, SceneError
 from ..files import replacing
 from ..remote.names import unsigned
 from ..sensors import sensor_of_collection
-from .documents import KEEP_CLOUDS, number
+from .documents import KEEP_CLOUDS, Item, number
 
 EQUAL_AREA = "EPSG:6933"
 PAGE = 100
@@ -28,6 +31,7 @@ MOST_ITEMS = 1000
 MOST_CORNERS = 500
 """An outline of more corners is searched for by its hull, and what was found compared with the outline itself: services
 refuse long questions."""
+HALF_TURN = 180.0
 TIMEOUT_S = 60
 TRIES = 4
 
@@ -78,7 +82,8 @@ def search(
     """
     address = api or _default_api(collection)
     _require_date(date)
-    area = aoi_area(read_aoi(aoi, pyproj.CRS.from_epsg(4326)))
+    outlines = read_aoi(aoi, pyproj.CRS.from_epsg(4326))
+    area = aoi_area(outlines.set_geometry(outlines.geometry.map(unwrapped)))
     items, more = _asked(address, collection, area, date, max_cloud, limit)
     touching = [item for item in items if _outline(item).intersects(area)]
     clear = [item for item in touching if max_cloud is None or (_cloud(item) or 0.0) <= max_cloud]
@@ -117,6 +122,14 @@ def _require_date(date: str) -> None:
         raise GeoclassError(
             f"--date is {date!r}; give 2016, 2016-07, 2016-07-14, or two of them as 2016-06-01/2016-08-31"
         )
+    first, _, last = date.partition("/")
+    for each in {first, last} - {"", ".."}:
+        try:
+            Day.fromisoformat(f"{each}-01-01"[:10])
+        except ValueError as error:
+            raise GeoclassError(f"--date is {date!r}: there is no such day; give a day of the calendar") from error
+    if ".." not in (first, last) and last and first > f"{last}-99-99"[:10]:
+        raise GeoclassError(f"--date is {date!r}, which ends before it begins; give the earlier of the two first")
 
 
 def _asked(
@@ -127,6 +140,7 @@ def _asked(
         from pystac_client import Client
         from pystac_client.exceptions import APIError
         from pystac_client.stac_api_io import StacApiIO
+        from pystac_client.warnings import DoesNotConformTo
         from urllib3 import Retry
     except ImportError as error:
         raise GeoclassError("searching needs pystac-client; pip install 'geoclass[stac]'") from error
@@ -147,9 +161,27 @@ def _asked(
             items = list(islice(answers, limit + 1))
     except APIError as error:
         raise _refused(api, collection, error) from None  # its text may be a page
-    except (OSError, KeyError, ValueError, TypeError, NotImplementedError, RecursionError) as error:
+    except DoesNotConformTo as error:
+        raise SceneError(
+            f"{_host(api)} has a catalog without a search; give --api the address of a STAC API"
+        ) from error
+    except Exception as error:  # pystac and pystac-client each raise their own types, and bare ones, for other JSON
         raise SceneError(f"{_host(api)} does not answer as a STAC API ({type(error).__name__}); check --api") from error
-    return sorted(items[:limit], key=lambda item: str(item.get("id"))), len(items) > limit
+    for item in items:
+        _require_item(item, api)
+    return sorted(items[:limit], key=lambda item: str(item["id"])), len(items) > limit
+
+
+def _require_item(item: Any, api: str) -> None:
+    """Refuse now what a list of items would be refused for."""
+    try:
+        Item.model_validate(item)
+    except pydantic.ValidationError as error:
+        first, name = error.errors()[0], item.get("id") if isinstance(item, dict) else None
+        field = ".".join(str(part) for part in first["loc"])
+        raise SceneError(
+            f"{_host(api)} gives item {name}, which is no STAC item: {field}: {first['msg']}; name another --api, or other dates"
+        ) from error
 
 
 def _refused(api: str, collection: str, error: Exception) -> SceneError:
@@ -166,15 +198,50 @@ def _refused(api: str, collection: str, error: Exception) -> SceneError:
 
 def _question(area: shapely.Geometry) -> Json:
     if shapely.get_num_coordinates(area) > MOST_CORNERS or area.geom_type == "GeometryCollection":
-        area = area.convex_hull
+        parts = [part for part in shapely.get_parts(area) if part.area > 0]
+        # One hull of what lies on both sides of the antimeridian would reach around the globe.
+        west = [part for part in parts if part.bounds[0] < -HALF_TURN / 2]
+        east = [part for part in parts if part.bounds[0] >= -HALF_TURN / 2]
+        area = shapely.union_all([shapely.union_all(side).convex_hull for side in (west, east)])
     shape: Json = json.loads(shapely.to_geojson(area))
     return shape
+
+
+def unwrapped(shape: shapely.Geometry) -> shapely.Geometry:
+    """`shape` (degrees) with each outline that crosses the antimeridian cut there in two.
+
+    Such an outline is known by an edge of more than 180 degrees, as a projected one gets when it is brought into degrees.
+    One around a pole, and one from -180 to 180, stay as they are.
+    """
+    if shape.is_empty or not _jumps(shape):
+        return shape
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type in ("Polygon", "MultiPolygon")]
+    polygons = [polygon for part in parts for polygon in shapely.get_parts(part)]
+    return shapely.union_all([_cut(polygon) for polygon in polygons])
+
+
+def _cut(polygon: shapely.Polygon) -> shapely.Geometry:
+    left, _, right, _ = polygon.bounds
+    onward = shapely.transform(polygon, lambda x, y: (x % (2 * HALF_TURN), y), interleaved=False)
+    if not _jumps(polygon) or right - left >= 2 * HALF_TURN or _jumps(onward):
+        return shapely.make_valid(polygon)
+    onward = shapely.make_valid(onward)
+    east = onward.intersection(shapely.box(0, -90, HALF_TURN, 90))
+    beyond = onward.intersection(shapely.box(HALF_TURN, -90, 2 * HALF_TURN, 90))
+    west = shapely.transform(beyond, lambda x, y: (x - 2 * HALF_TURN, y), interleaved=False)
+    return shapely.union_all([side for side in (east, west) if side.area > 0])
+
+
+def _jumps(shape: shapely.Geometry) -> bool:
+    """Whether an edge is longer than half a turn."""
+    rings = [ring for part in shapely.get_parts(shape) for ring in shapely.get_rings(part)]
+    return any(np.abs(np.diff(shapely.get_coordinates(ring)[:, 0])).max() > HALF_TURN for ring in rings)
 
 
 def _outline(item: Json) -> shapely.Geometry:
     """The ground an item has data on, in degrees; empty where it does not say."""
     try:
-        return shapely.make_valid(shapely.from_geojson(json.dumps(item["geometry"])))
+        return shapely.make_valid(unwrapped(shapely.from_geojson(json.dumps(item["geometry"]))))
     except (KeyError, shapely.GEOSException):
         return shapely.Polygon()
 
