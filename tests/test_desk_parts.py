@@ -121,6 +121,18 @@ def test_answers_are_kept_across_openings_and_never_changed(tmp_path: Path) -> N
     again.close()
 
 
+def test_an_undoing_sent_again_answers_what_it_did(tmp_path: Path) -> None:
+    store = Answers(tmp_path / "a.sqlite")
+    store.add("act-1", "Ada", ["t1"], "class", "Forest")
+    store.add("act-2", "Ada", ["t2", "t3"], "class", "Water")
+    for _ in range(2):
+        assert [row.tile for row in store.undo("act-3", "Ada")] == ["t2", "t3"]
+    assert store.undo("act-3", "Bea") == store.undo("act-1", "Ada") == ()
+    assert told(standing(store.rows())) == {"Ada": {"t1": "Forest"}}
+    assert len(store.rows()) == 4
+    store.close()
+
+
 def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite").write_bytes(b"something else entirely, and long enough to be looked at" * 30)
     with pytest.raises(DatasetError, match="holds no answers"):
