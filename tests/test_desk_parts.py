@@ -254,6 +254,23 @@ def test_what_opens_the_desk_and_what_a_page(tmp_path: Path, monkeypatch: pytest
         ).stderr
 
 
+def test_what_cannot_be_labelled_is_told_with_its_own_remedy(tmp_path: Path) -> None:
+    empty, plain, none = tmp_path / "empty", chips(tmp_path / "plain", 2), tmp_path / "none"
+    empty.mkdir()
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((), "name a dataset, a folder of pictures, or imagery"),
+        ((none,), f"there is no {none}; check the path"),
+        ((tmp_path / "*.tif",), "check the path"),
+        ((empty,), f"{empty} is empty; give a folder with pictures or a dataset"),
+        ((plain,), f"{plain} holds pictures without classes; name the classes with --scheme"),
+    ]
+    for inputs, words in cases:
+        for more in ((), ("--no-browser",)):
+            told_so = run("label", *inputs, *more)
+            assert told_so.exit_code == 2 and words in " ".join(told_so.stderr.split()), told_so.stderr
+    assert "with --scheme, or the saved answers" in run("label", "https://example.invalid/a.tif").stderr
+
+
 def test_tiles_that_no_longer_exist_are_told_kept_and_left_out(tmp_path: Path) -> None:
     folder = write_textures(tmp_path / "tiles", 8)
     wanted = Wanted(folder, size_px=64, who="Ada")
