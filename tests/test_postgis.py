@@ -265,6 +265,17 @@ def test_deleting_a_run_deletes_its_tiles(address: str) -> None:
     assert [run.id for run in list_runs(address)] == [kept.run]
 
 
+def test_a_name_that_a_deleted_run_had_shows_the_new_run(address: str) -> None:
+    """The old run's view is still there, and shows nothing."""
+    first = load_result(made(), address)
+    change(address, f"DELETE FROM geoclass.runs WHERE id = '{first.run}'")
+    other = load_result(made(bundle="ffff"), address)
+    assert one(address, f"SELECT count(*) FROM geoclass.{other.run_view}") == other.tiles
+    again = load_result(made(), address)
+    assert again.run_view == first.run_view != other.run_view
+    assert one(address, f"SELECT count(*) FROM geoclass.{again.run_view}") == again.tiles
+
+
 def test_who_may_only_read_can_read(postgis: Server) -> None:
     database = postgis.create()
     labels = made()
@@ -810,6 +821,18 @@ def test_load_from_the_command_line(address: str, postgis: Server, geoclass_comm
     code, text = geoclass_command("load", tmp_path / "change.gpkg", "--to", address)
     assert code == 2
     assert "is a result of geoclass change" in text
+
+
+def test_a_file_that_is_no_result_does_not_keep_the_others_out(
+    address: str, geoclass_command: Invoke, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ("a.gpkg", "none.gpkg", "b.gpkg", "other.gpkg")]
+    for path, date in ((paths[0], "2019"), (paths[2], "2021")):
+        vector.write_gpkg(made(date=date), path)
+    code, text = geoclass_command("load", *paths, "--to", address)
+    assert code == 2
+    assert [run.date for run in list_runs(address)] == ["2021", "2019"]
+    assert str(paths[1]) in text and "1 more failed" in text and "is kept in" not in text
 
 
 def classify(invoke: Invoke, folder: Path, bundle: Path, *more: str) -> tuple[int, str]:

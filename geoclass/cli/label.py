@@ -4,6 +4,7 @@ class folders that its answers make."""
 from __future__ import annotations
 
 import getpass
+import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,46 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     with --answers, cut those tiles into class folders for `geoclass train`. Give the same INPUTS, --size, --gsd and
     --crs both times."""
     given = {name for name in options if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if not options["inputs"]:
+        raise click.UsageError("name a dataset, a folder of pictures, or imagery", ctx)
+    for name in options["inputs"]:
+        _require_content(name)
     if _opens_desk(options):
         _refuse(given, OF_IMAGERY, "is for imagery; leave it out for a dataset")
         _desk(ctx, options, given)
         return
+    _refuse_pictures(options)
     _refuse(given, OF_DESK, "is for a dataset; name one folder that geoclass dataset made, or that holds class folders")
     if options["answers"] is not None:
         _cut(ctx, options)
     else:
         _page(ctx, options)
+
+
+def _require_content(name: str) -> None:
+    """Refuse an input that is not there or an empty folder, before options are told to suit imagery only."""
+    from ..errors import DatasetError
+    from ..remote.names import is_remote
+
+    if is_remote(name):
+        return
+    path = Path(name)
+    if not path.exists() and not glob.glob(name, recursive=True):  # noqa: PTH207  (Path.glob takes no absolute pattern)
+        raise DatasetError(f"there is no {name}; check the path")
+    if path.is_dir() and not any(path.iterdir()):
+        raise DatasetError(f"{name} is empty; give a folder with pictures or a dataset")
+
+
+def _refuse_pictures(options: dict[str, Any]) -> None:
+    """Refuse a folder of pictures that nothing names the classes of: it is no imagery either."""
+    from ..datasets.pictures import is_pictures
+    from ..errors import DatasetError
+
+    if options["answers"] is not None or options["scheme"] is not None or len(options["inputs"]) != 1:
+        return
+    folder = Path(options["inputs"][0])
+    if folder.is_dir() and is_pictures(folder):
+        raise DatasetError(f"{folder} holds pictures without classes; name the classes with --scheme")
 
 
 def _opens_desk(options: dict[str, Any]) -> bool:

@@ -30,17 +30,22 @@ def command(ctx: click.Context, results: tuple[str, ...], to: tuple[str, ...], s
 
 
 def load_files(say: rich.console.Console, results: Sequence[Path], to: Sequence[str], schema: str | None) -> None:
-    """Load each result into each database, and say so. Where some cannot be loaded the rest are, and then DatabaseError
-    tells of the first and how to load what is missing."""
+    """Load each result into each database, and say so. Where some cannot be read or loaded the rest are, and then the
+    error of the first is raised: of one that is no result its own, else DatabaseError with how to load what is missing.
+    """
     from ..database.address import parse_address
     from ..database.loading import load_result
-    from ..errors import DatabaseError
+    from ..errors import DatabaseError, GeoclassError
     from ..results import read_result
 
     addresses = [parse_address(text, schema) for text in to]
-    failed: list[tuple[Path, str, DatabaseError]] = []
+    failed: list[tuple[Path, str, GeoclassError]] = []
     for path in results:
-        labels = read_result(path)
+        try:
+            labels = read_result(path)
+        except GeoclassError as error:
+            failed.append((path, "", error))
+            continue
         for address in addresses:
             try:
                 made = load_result(labels, address)
@@ -58,5 +63,7 @@ def load_files(say: rich.console.Console, results: Sequence[Path], to: Sequence[
     if failed:
         path, where, reason = failed[0]
         others = f"; {len(failed) - 1} more failed" if len(failed) > 1 else ""
+        if not where:  # to load it again would fail again
+            raise type(reason)(f"{reason}{others}") from reason
         again = shlex.join(["geoclass", "load", str(path), "--to", where, *(["--schema", schema] if schema else [])])
         raise DatabaseError(f"{reason}; the result is kept in {path}, to be loaded with: {again}{others}") from reason

@@ -22,6 +22,11 @@ SELECT t.id, t.tile_id, t.run, r.name, t.date, t.class, t.class_id, t.confidence
 FROM {tiles} t JOIN {runs} r ON r.id = t.run
 WHERE r.{column} = {value}
 """
+_OTHER_VIEWS = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relkind = 'v' AND position(%s IN pg_get_viewdef(c.oid)) = 0
+"""
+"""The views of a schema that do not name a run."""
 
 
 def enter_scheme(connection: psycopg.Connection[Any], address: Address, scheme: ClassScheme) -> tuple[str, str]:
@@ -46,14 +51,19 @@ def enter_scheme(connection: psycopg.Connection[Any], address: Address, scheme: 
 
 
 def run_view_name(connection: psycopg.Connection[Any], address: Address, run: str, name: object, date: object) -> str:
-    """The name of a run's view: the one it has, else run_<name>_<date>, with a number where another run has that."""
+    """The name of a run's view: the one it has, else run_<name>_<date>, with a number where another run has that.
+
+    A view outlives its run where that was deleted from `runs`. It shows no other run, so its name is not free.
+    """
     sql = psycopg_or_refuse().sql
     found = connection.execute(
         sql.SQL("SELECT id, view FROM {}").format(sql.Identifier(address.schema, "runs"))
     ).fetchall()
     known = {str(key): str(view) for key, view in found}
+    others = connection.execute(_OTHER_VIEWS, (address.schema, f"'{run}'")).fetchall()
+    taken = {*known.values(), *(str(view) for (view,) in others)}
     parts = [as_name(str(part)) for part in (name, date) if part]
-    return known.get(run) or _free("_".join(["run", *filter(None, parts)])[: NAME_BYTES - 5], known.values())
+    return known.get(run) or _free("_".join(["run", *filter(None, parts)])[: NAME_BYTES - 5], taken)
 
 
 def make_view(

@@ -93,14 +93,21 @@ class Answers:
         self._write([Answer(act, tile, person, kind, label, note, _now()) for tile in tiles])
 
     def undo(self, act: str, person: str) -> tuple[Answer, ...]:
-        """Take back the last act of `person` that stands; its rows, none where there is nothing to undo."""
+        """Take back the last act of `person` that stands; its rows, none where there is nothing to undo.
+
+        An undoing that is there already takes nothing more back, and answers what it did: it comes again where its
+        reply was lost.
+        """
         with self._lock:
-            if any(row.act == act for row in self._rows):
-                return ()
-            last = next((row.act for row in reversed(standing_rows(self._rows)) if row.person == person), None)
+            before = next((row for row in self._rows if row.act == act), None)
+            if before is not None:
+                last = before.label if (before.kind, before.person) == (UNDO, person) else None
+            else:
+                last = next((row.act for row in reversed(standing_rows(self._rows)) if row.person == person), None)
             if last is None:
                 return ()
-            self._write([Answer(act, "", person, UNDO, last, None, _now())])
+            if before is None:
+                self._write([Answer(act, "", person, UNDO, last, None, _now())])
             return tuple(row for row in self._rows if row.act == last)
 
     def _write(self, rows: Sequence[Answer]) -> None:

@@ -38,6 +38,8 @@ from .desk import Desk
 from .learner import labels_of
 
 LAYER = "labels"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a cell begins that a spreadsheet computes; it passes over a tab or a carriage return before."""
 
 
 def labels_csv(desk: Desk) -> str:
@@ -56,7 +58,8 @@ def labels_csv(desk: Desk) -> str:
 def answers_csv(desk: Desk) -> str:
     """One row for each person and tile that was answered; with a sample, as `geoclass estimate --answers` reads them.
 
-    `?` stands for a mixed tile there, as nobody can tell the one class of it.
+    `?` stands for a mixed tile there, as nobody can tell the one class of it. Notes and names that a spreadsheet would
+    take for a formula have an apostrophe before them.
     """
     sample, found = desk.tiles.sample, desk.standing()
     header = ["key", "tile_id", "label", "note", "time", "reviewer"]
@@ -73,9 +76,9 @@ def answers_csv(desk: Desk) -> str:
                 desk.tiles.keys[k],
                 desk.tiles.tile_ids[k] if desk.tiles.tile_ids else "",
                 label,
-                one.note,
+                _as_text(one.note),
                 one.time,
-                person,
+                _as_text(person),
             ]
             if sample is not None:
                 row += [sample.design.sample_id, "?" if one.label == MIXED_LABEL else one.label]
@@ -86,6 +89,11 @@ def answers_csv(desk: Desk) -> str:
 def _in_order(desk: Desk, found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     """The tiles of `found` that exist, in the order of the data."""
     return [(tile, found[tile]) for tile in desk.tiles.ids if tile in found]
+
+
+def _as_text(words: str) -> str:
+    """What a person wrote, as a cell that no spreadsheet computes: a formula can send a table's cells elsewhere."""
+    return f"'{words}" if words.startswith(FORMULA) else words
 
 
 def _csv(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Annotated, Literal
 
 import pydantic
@@ -9,7 +10,27 @@ import pydantic
 from .queue import OrderName
 
 MOST_AT_ONCE = 500
-Who = Annotated[str, pydantic.StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
+
+
+def _printed(text: str) -> str:
+    """A name as it is, of one line without control characters."""
+    if any(unicodedata.category(sign) in ("Cc", "Zl", "Zp") for sign in text):
+        raise ValueError("control characters are not taken; leave them out")
+    return text
+
+
+def _written(text: str) -> str:
+    """A note as it is; it may have lines, and tabs where it was copied from a table."""
+    _printed(text.replace("\n", " ").replace("\t", " "))
+    return text
+
+
+Who = Annotated[
+    str,
+    pydantic.StringConstraints(strip_whitespace=True, min_length=1, max_length=80),
+    pydantic.AfterValidator(_printed),
+]
+Note = Annotated[str, pydantic.StringConstraints(max_length=500), pydantic.AfterValidator(_written)]
 Act = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9A-Za-z-]{16,64}$")]
 TileId = Annotated[str, pydantic.StringConstraints(pattern=r"^[0-9a-f]{16}$")]
 
@@ -26,7 +47,7 @@ class Told(Strict):
     tiles: list[TileId] = pydantic.Field(min_length=1, max_length=MOST_AT_ONCE)
     kind: Literal["class", "mixed", "skip", "note"]
     label: str = pydantic.Field(default="", max_length=60)
-    note: str | None = pydantic.Field(default=None, max_length=500)
+    note: Note | None = None
 
 
 class Undo(Strict):

@@ -91,7 +91,7 @@ def _name(feature: Polygon | MultiPolygon | Feature) -> str:
 
 
 def _sound(shape: Polygon | MultiPolygon, name: str) -> shapely.Geometry:
-    """The shape in degrees, valid, within the world."""
+    """The shape in degrees, valid, within the world: what reaches beyond 180° is cut there (RFC 7946, 3.1.9)."""
     polygons = [shape.coordinates] if isinstance(shape, Polygon) else shape.coordinates
     vertices = sum(len(ring) for rings in polygons for ring in rings)
     if vertices > MOST_VERTICES:
@@ -101,15 +101,27 @@ def _sound(shape: Polygon | MultiPolygon, name: str) -> shapely.Geometry:
     except (shapely.errors.GEOSException, ValueError) as error:
         raise Refusal(422, f"{name} is no polygon", "close each ring: its last position is its first") from error
     west, south, east, north = shapely.bounds(made)
-    if not (west >= -180 and east <= 180 and south >= -90 and north <= 90):
+    if not (west >= -360 and east <= 360 and east - west <= 360 and south >= -90 and north <= 90):
         raise Refusal(422, f"{name} lies beyond the world", "give longitude, then latitude, in degrees")
+    if any(np.abs(np.diff([place[0] for place in ring])).max() > 180 for rings in polygons for ring in rings):
+        # From 179° to -179° it may go either way round the world.
+        raise Refusal(422, f"{name} has an edge of more than 180 degrees of longitude", "split it at 180 degrees")
     if not shapely.is_valid(made):
         if vertices > MOST_REPAIRED:
             raise Refusal(422, f"the outline of {name} crosses itself", "repair it: Fix geometries in QGIS")
         made = shapely.make_valid(made)
     if not shapely.area(made) > 0:
         raise Refusal(422, f"{name} has no area", "draw a polygon")
-    return made
+    return made if west >= -180 and east <= 180 else _cut(made)
+
+
+def _cut(shape: shapely.Geometry) -> shapely.Geometry:
+    """A shape that reaches beyond 180°, as parts that do not."""
+    parts: list[shapely.Geometry] = []
+    for turn in (-360, 0, 360):
+        inside = shapely.intersection(shape, shapely.box(turn - 180, -90, turn + 180, 90))
+        parts += shapely.get_parts(shapely.transform(inside, lambda xy, turn=turn: xy - [turn, 0])).tolist()
+    return shapely.multipolygons([part for part in parts if isinstance(part, shapely.Polygon) and part.area > 0])
 
 
 def _polygon(rings: list[list[list[float]]]) -> shapely.Geometry:
@@ -125,6 +137,8 @@ def _placed(shape: shapely.Geometry, name: str, transformer: pyproj.Transformer)
         return np.stack(transformer.transform(xy[:, 0], xy[:, 1]), axis=1)
 
     moved = shapely.transform(points, move)
-    if not np.isfinite(shapely.get_coordinates(moved)).all() or not shapely.is_valid(moved):
+    parts = shapely.get_parts(moved)
+    if not np.isfinite(shapely.get_coordinates(moved)).all() or not shapely.is_valid(parts).all():
         raise Refusal(422, f"{name} reaches where the map's CRS cannot be used", "draw it on the map's own ground")
-    return moved
+    # Parts that were cut at 180° meet again where the CRS knows no seam there.
+    return moved if shapely.is_valid(moved) else shapely.union_all(parts)

@@ -49,7 +49,8 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Extent:
-    """Bounds in degrees (west, south, east, north), and the zooms at which there is something to see."""
+    """Bounds in degrees (west, south, east, north), and the zooms at which there is something to see. Across 180° east
+    is more than 180."""
 
     bounds: tuple[float, float, float, float]
     min_zoom: int
@@ -67,6 +68,8 @@ def extent(classes: Path, imagery: Path) -> Extent:
         pixel_m = abs(fine.transform.a) * (fine.crs.linear_units_factor[1] if fine.crs.is_projected else 1.0)
     with _opened(classes) as dataset:
         west, south, east, north = transform_bounds(dataset.crs, "EPSG:4326", *dataset.bounds, densify_pts=21)
+    if east < west:
+        east += 360
     shrunk = max(0.01, float(np.cos(np.radians((south + north) / 2))))  # of Mercator's metres, at this latitude
     nearest = int(np.ceil(np.log2(EQUATOR_M * shrunk / SIDE_PX / pixel_m))) + SPARE_ZOOMS
     span = max(1e-6, (east - west) % 360 or 360, north - south)

@@ -44,6 +44,8 @@ def tile_of(longitude: float, latitude: float, zoom: int) -> tuple[int, int]:
 
 def _layer(contents: ElementTree.Element, identifier: str, name: str, template: str, extent: Extent) -> None:
     west, south, east, north = extent.bounds
+    if east > 180:  # a box says only where it begins and ends
+        west, east = -180, 180
     layer = _under(contents, WMTS, "Layer")
     _under(layer, OWS, "Title", name)
     box = _under(layer, OWS, "WGS84BoundingBox")
@@ -66,6 +68,8 @@ def _limits(parent: ElementTree.Element, extent: Extent) -> None:
     west, south, east, north = extent.bounds
     for zoom in range(extent.min_zoom, extent.max_zoom + 1):
         (left, top), (right, bottom) = tile_of(west, north, zoom), tile_of(east, south, zoom)
+        if east > 180:  # on both ends of the row, which limits cannot say
+            left, right = 0, (1 << zoom) - 1
         limits = _under(parent, WMTS, "TileMatrixLimits")
         values = {"TileMatrix": zoom, "MinTileRow": top, "MaxTileRow": bottom, "MinTileCol": left, "MaxTileCol": right}
         for tag, value in values.items():

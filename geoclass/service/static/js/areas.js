@@ -18,7 +18,7 @@ function measured(found, other, titles) {
 
 /** Four numbers and a button that makes a rectangle of them. */
 function corners(use) {
-  const inputs = SIDES.map((side) => make("input", { type: "number", step: "any", "aria-label": `${side}, degrees`, min: side.length === 4 ? "-180" : "-90", max: side.length === 4 ? "180" : "90" }));
+  const inputs = SIDES.map((side) => make("input", { type: "number", step: "any", "aria-label": `${side}, degrees`, min: side.length === 4 ? "-360" : "-90", max: side.length === 4 ? "360" : "90" }));
   const button = make("button", { type: "button" }, "Measure this rectangle");
   button.addEventListener("click", () => {
     const [west, south, east, north] = inputs.map((input) => (input.value === "" ? NaN : Number(input.value)));

@@ -7,7 +7,7 @@ export class Pen {
   /** `changed(corners, drawing)` is called with each corner and at the end. */
   constructor(map, changed) {
     Object.assign(this, { map, changed, corners: [], drawing: false, shapes: L.layerGroup().addTo(map) });
-    map.on("click", ({ latlng }) => this.drawing && this.add(latlng.wrap()));
+    map.on("click", ({ latlng }) => this.drawing && this.add(latlng)); // across 180° it goes on to 181°
     map.on("dblclick", () => this.drawing && this.finish());
     document.addEventListener("keydown", (this.key = (event) => this.onKey(event)));
   }
@@ -75,7 +75,8 @@ export class Pen {
   /** The polygon as GeoJSON, or null where it has fewer than three corners. */
   get polygon() {
     if (this.corners.length < 3) return null;
-    const ring = this.corners.map(({ lat, lng }) => [lng, lat]);
+    const turn = 360 * Math.round(this.corners[0].lng / 360); // of the copy of the world it was drawn on
+    const ring = this.corners.map(({ lat, lng }) => [lng - turn, lat]);
     return { type: "Polygon", coordinates: [[...ring, ring[0]]] };
   }
 
