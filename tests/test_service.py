@@ -408,6 +408,33 @@ def test_two_services_on_one_folder(server: Process, tiny_bundle: Path) -> None:
     assert again.returncode == 2 and "another service uses" in again.stderr and len(again.stderr.splitlines()) == 1
 
 
+def test_a_folder_of_somebodys_own_files_is_refused_and_kept(tmp_path: Path) -> None:
+    from geoclass.service.folder import claim
+
+    for name in ("incoming", "jobs/old", "lock.d"):
+        data = tmp_path / name.partition("/")[0] / "data"
+        (data / name).mkdir(parents=True)
+        (data / name / "mine.tif").write_bytes(b"mine")
+        data.chmod(0o755)
+        with (
+            pytest.raises(ServiceError, match="not the service's; give an empty or new folder with --data"),
+            claim(data),
+        ):
+            pass
+        assert (data / name / "mine.tif").read_bytes() == b"mine" and [each.name for each in data.iterdir()] == [
+            name.partition("/")[0]
+        ]
+        assert data.stat().st_mode & 0o777 == 0o755, "not even its mode changes"
+    new = tmp_path / "new"
+    for _ in range(2):  # again, as after a start that was killed before it had a table of jobs
+        with claim(new):
+            assert (new / "lock").exists()
+    (new / "jobs.sqlite").touch()
+    (new / "incoming").mkdir()
+    with claim(new):
+        pass
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

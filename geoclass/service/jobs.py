@@ -79,7 +79,7 @@ class Jobs:
             self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise ServiceError(
-                f"{path} is no database of jobs ({error}); move it away, or give another --data"
+                f"{path} is no database of jobs ({error}); restore it from a copy, or give another --data"
             ) from error
 
     def close(self) -> None:
