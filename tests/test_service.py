@@ -130,6 +130,28 @@ def test_a_picture_alone_is_the_body(http: httpx.Client) -> None:
     assert len(found) == 1 and found[0]["class"] in found[0]["probabilities"]
 
 
+def test_bands_of_a_tiff_are_read_by_their_names(http: httpx.Client, tmp_path: Path, server: Process) -> None:
+    """Also with a fourth band, and in another order than red, green and blue."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture(5)))).transpose(2, 0, 1)
+    found = []
+    for order in ((0, 1, 2), (2, 1, 0), (1, 3, 0, 2)):
+        bands = [pixels[band] if band < 3 else pixels[0] // 2 for band in order]
+        path = tmp_path / "x.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", width=224, height=224, count=len(bands), dtype="uint8"
+        ) as dataset:
+            dataset.write(np.stack(bands))
+            dataset.descriptions = tuple(("red", "green", "blue", "nir")[band] for band in order)
+        found.append(http.post("/v1/predict", files={"file": ("x.tif", path.read_bytes())}).json()["answers"][0])
+    for other in found[1:]:
+        assert other["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
+    assert not list(incoming_of(server).iterdir())
+
+
+def incoming_of(server: Process) -> Path:
+    return Path(server.process.args[server.process.args.index("--data") + 1]) / "incoming"
+
+
 def test_what_is_no_picture_is_told(http: httpx.Client, tiny_bundle: Path) -> None:
     def sent(body: bytes, name: str = "x.jpg") -> httpx.Response:
         return http.post("/v1/predict", files={"file": (name, body)})
