@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,7 +172,11 @@ def _accept(
         "runtime": settings.runtime,
         "to_database": options.to_database,
     }
-    found = service.jobs.add(name, served.name, spec, job)
+    try:
+        found = service.jobs.add(name, served.name, spec, job)
+    except sqlite3.Error:  # of a full disk, most likely: what was sent is in nobody's way
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     service.crew.wake()
     return found
 

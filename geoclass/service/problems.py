@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 from http import HTTPStatus
 from typing import Any
 
@@ -93,6 +94,7 @@ async def _gone(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(error, sqlite3.OperationalError) and "full" in str(error)):
         return await _refusal(request, full_disk())
     return JSONResponse({"error": "the service failed", "remedy": "see its log, and please report it"}, 500)
