@@ -42,6 +42,8 @@ RESULTS = {
 
 TELL_EVERY_S = 0.5
 PIECE = 1 << 20
+AS_IT_IS = {"accept-encoding": "identity"}
+"""What is fetched is kept byte by byte, so it must not be compressed on the way."""
 
 Tell = Callable[..., None]
 
@@ -149,9 +151,14 @@ def _fetch(url: str, part: Path, name: str, most: int) -> None:
 
     got = 0
     try:
-        with httpx.stream("GET", url, follow_redirects=False, timeout=60) as response, part.open("wb") as stream:
+        with (
+            httpx.stream("GET", url, headers=AS_IT_IS, follow_redirects=False, timeout=60) as response,
+            part.open("wb") as stream,
+        ):
             if response.status_code != 200:
                 raise Refusal(422, f"{name} was answered with {response.status_code}", "check the URL")
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise Refusal(422, f"{name} comes compressed by its server", "send the file itself")
             for piece in response.iter_raw(PIECE):
                 got += stream.write(piece)
                 if got > most:
