@@ -81,8 +81,10 @@ def invalid(errors: Any) -> Refusal:
     return Refusal(422, one_line(f"{where}: {first['msg']}"), "see /openapi.json for what is taken")
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):  # the gate's, met by FastAPI while it read the body
+        return await _refusal(request, error.__cause__)
     what = HTTPStatus(error.status_code).phrase.lower()
     return JSONResponse(
         {"error": what, "remedy": "see /openapi.json for the paths and methods"}, error.status_code, error.headers
