@@ -331,6 +331,12 @@ def test_sizes_are_checked_before_bodies_are_read(server: Process) -> None:
         assert b" 404 " in line.recv(1000), "a route that needs no body answers without it"
 
 
+def test_a_json_body_of_unknown_length_that_is_too_large_is_told(http: httpx.Client) -> None:
+    pieces = (b" " * 65_536 for _ in range(40))
+    answer = http.post("/v1/jobs/0/statistics", content=pieces, headers={"content-type": "application/json"})
+    refused(answer, 413, "larger than 2,097,152 bytes")
+
+
 def test_a_connection_cut_in_the_middle_leaves_nothing(server: Process, http: httpx.Client, places: Path) -> None:
     incoming = next(iter(Path(arg) for arg in server.process.args if arg.endswith("/data"))) / "incoming"
     for path in ("/v1/predict", "/v1/classify"):
@@ -464,7 +470,10 @@ def test_a_folder_of_somebodys_own_files_is_refused_and_kept(tmp_path: Path) -> 
         (["--model", "missing.pt"], "no such model bundle"),
         (["--model", "m.pt", "--token", "short"], "token is refused"),
         (["--model", "m.pt", "--allow-url", "ftp://x"], "--allow-url"),
+        (["--model", "m.pt", "--allow-url", "https://x:99999/"], "no beginning of a URL"),
+        (["--model", "m.pt", "--allow-url", "https://[x/"], "no beginning of a URL"),
         (["--model", "m.pt", "--allow-root", "missing"], "--allow-root"),
+        (["--model", "m.pt", "--data", "/proc/x"], "choose another folder with --data"),
         (["--model", "m.pt", "--host", "203.0.113.1"], "cannot listen"),
     ],
 )

@@ -22,7 +22,7 @@ def claim(folder: Path) -> Iterator[None]:
     Raises ServiceError where another service has it or it holds other files, OutputError where it cannot be written.
     """
     _require_own(folder)
-    require_writable(folder)
+    require_writable(folder, "--data")
     folder.chmod(0o700)  # uploads and results are nobody else's
     lock = filelock.FileLock(folder / "lock", timeout=0)
     try:
