@@ -522,6 +522,73 @@ def test_off_loopback_everything_needs_the_token(tmp_path: Path) -> None:
     assert near.token != far.token and len(near.token) > 30 and near.token not in repr(near)
 
 
+def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own settings, in this process: no request, half of one, half of a second one, and one too many."""
+    import asyncio
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from geoclass.service import connection, serving
+
+    configs: list[Config] = []
+
+    class Server:
+        def __init__(self, config: Config, ready: object) -> None:
+            configs.append(config)
+
+        def run(self, sockets: object) -> None: ...
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        await asyncio.sleep(0.5 if scope["path"] == "/slow" else 0)  # longer than a header may take
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(serving, "_Server", Server)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving.answer(app, listener, "127.0.0.1", lambda address: None, "error")
+    config = configs[0]
+    config.load()
+    assert 1 <= connection.most_connections() <= connection.MOST
+    monkeypatch.setattr(connection, "HEADER_S", 0.3)
+    monkeypatch.setattr(connection, "MOST", 5)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def scenario() -> None:
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0
+        )
+
+        async def said(*pieces: bytes) -> tuple[bytes, float]:
+            """What comes back, and after how many seconds the connection is closed."""
+            begun = asyncio.get_running_loop().time()
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            try:
+                found = await asyncio.wait_for(reader.read(), 20)
+            except ConnectionError:
+                found = b"reset"
+            writer.close()
+            return found, asyncio.get_running_loop().time() - begun
+
+        slow = whole.replace(b"/ ", b"/slow ").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        found = await asyncio.gather(said(), said(whole[:20]), said(whole, whole[:20]), said(slow))
+        assert [b"200 OK" in answer for answer, _ in found] == [False, False, True, True]
+        assert all(seconds < 10 for _, seconds in found)
+        assert not state.connections
+        crowd = [asyncio.create_task(said(b"")) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        answer, seconds = await said(whole)
+        assert b"200" not in answer and seconds < 0.2, "the sixth is closed at once"
+        await asyncio.gather(*crowd)
+        server.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_full_queue_answers_429() -> None:
     import asyncio
 
