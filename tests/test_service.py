@@ -376,6 +376,35 @@ def test_nothing_outside_the_allowed_places_is_read(http: httpx.Client, places: 
     assert "VRT" not in answer.text and str(places) not in answer.text
 
 
+@pytest.mark.parametrize("beside", [".ovr", ".msk", ".aux.xml"])
+def test_links_beside_a_scene_are_followed(
+    http: httpx.Client, places: Path, tmp_path: Path, tiny_bundle: Path, beside: str
+) -> None:
+    """GDAL would open what lies beside a scene, wherever a link there leads."""
+    from geoclass.service.refusal import Refusal
+    from geoclass.service.settings import Limits
+    from geoclass.service.worker import Task, _scene
+
+    scene = write_coordinates(places / "open" / f"beside{beside}.tif".replace(".", "_", 1))
+    target = places / "secret" / f"target{beside}"
+    if beside == ".aux.xml":
+        target.write_text("<PAMDataset><Metadata><MDI key='a'>b</MDI></Metadata></PAMDataset>")
+    else:
+        write_coordinates(target)
+    link = scene.with_name(scene.name + beside)
+    link.symlink_to(target)
+    task = Task(
+        tmp_path, [scene.name], False, str(tiny_bundle), "x", {}, [str(scene.parent)], [], "cpu", "torch", Limits()
+    )
+    with pytest.raises(Refusal, match="leads out") as refusal:
+        _scene(task, 0, scene.name, lambda **event: None)
+    assert refusal.value.status == 403
+    refused(http.post("/v1/classify", json={"sources": [scene.name]}), 403, f"a file beside {scene.name} leads out")
+    link.unlink()
+    target.rename(link)
+    assert _scene(task, 0, scene.name, lambda **event: None) == scene, "a file of its own is taken"
+
+
 def test_virtual_rasters_are_refused(http: httpx.Client, places: Path) -> None:
     refused(http.post("/v1/classify", json={"sources": ["scene.vrt"]}), 415, "scene.vrt")
     body = (places / "open" / "scene.vrt").read_bytes()

@@ -26,7 +26,7 @@ from ..database.loading import load_result, require_database
 from ..errors import GeoclassError, ServiceError
 from .examiner import describe
 from .kinds import SCENES, kind_of, plain
-from .places import allowed_path, allowed_url, is_url
+from .places import allowed_path, allowed_url, is_url, require_inside
 from .refusal import Refusal, refused
 from .settings import Limits
 
@@ -128,7 +128,9 @@ def _scene(task: Task, number: int, source: str, tell: Tell) -> Path:
     else:
         path = allowed_path(source, [Path(root) for root in task.roots])
     kind = kind_of(path, path.name, SCENES)
-    describe(str(path), path.name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
+    found = describe(str(path), path.name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
+    if not task.uploaded and not is_url(source):
+        require_inside(found["files"], path.name, [Path(root) for root in task.roots])
     return path
 
 
