@@ -73,15 +73,15 @@ def require_plain_name(name: str) -> None:
         raise OutputError(f"{name!r} cannot be the name of files; give a plain --name")
 
 
-def require_writable(folder: Path) -> None:
-    """Make `folder` and check that a file can be written in it. Raises OutputError."""
+def require_writable(folder: Path, option: str = "-o") -> None:
+    """Make `folder`, which `option` names, and check that a file can be written in it. Raises OutputError."""
     probe = folder / f".geoclass-{secrets.token_hex(4)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another folder with -o") from error
+        raise OutputError(f"cannot write in {folder}: {error.strerror}; choose another folder with {option}") from error
 
 
 @contextmanager

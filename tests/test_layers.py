@@ -49,7 +49,7 @@ ORDER = [
     "service.places", "service.examiner", "service.examining", "service.decoding", "service.batching", "service.networks",
     "service.jobs", "service.runs", "service.worker", "service.crew", "service.state", "service.schemas", "service.problems", "service.routes",
     "service.jobroutes", "service.runroutes", "service.painting", "service.wmts", "service.clipping", "service.areastatistics", "service.drawn",
-    "service.maps", "service.mapschemas", "service.tileroutes", "service.maproutes", "service.pages", "service.app", "service.serving",
+    "service.maps", "service.mapschemas", "service.tileroutes", "service.maproutes", "service.pages", "service.app", "service.connection", "service.serving",
     "desk.queue", "desk.answers", "desk.agreement", "desk.heads", "desk.tiles", "desk.pictures", "desk.learner", "desk.desk",
     "desk.export", "desk.schemas", "desk.routes", "desk.app", "desk.opening", "cli",
 ]  # fmt: skip

@@ -130,6 +130,28 @@ def test_a_picture_alone_is_the_body(http: httpx.Client) -> None:
     assert len(found) == 1 and found[0]["class"] in found[0]["probabilities"]
 
 
+def test_bands_of_a_tiff_are_read_by_their_names(http: httpx.Client, tmp_path: Path, server: Process) -> None:
+    """Also with a fourth band, and in another order than red, green and blue."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture(5)))).transpose(2, 0, 1)
+    found = []
+    for order in ((0, 1, 2), (2, 1, 0), (1, 3, 0, 2)):
+        bands = [pixels[band] if band < 3 else pixels[0] // 2 for band in order]
+        path = tmp_path / "x.tif"
+        with rasterio.open(
+            path, "w", driver="GTiff", width=224, height=224, count=len(bands), dtype="uint8"
+        ) as dataset:
+            dataset.write(np.stack(bands))
+            dataset.descriptions = tuple(("red", "green", "blue", "nir")[band] for band in order)
+        found.append(http.post("/v1/predict", files={"file": ("x.tif", path.read_bytes())}).json()["answers"][0])
+    for other in found[1:]:
+        assert other["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
+    assert not list(incoming_of(server).iterdir())
+
+
+def incoming_of(server: Process) -> Path:
+    return Path(server.process.args[server.process.args.index("--data") + 1]) / "incoming"
+
+
 def test_what_is_no_picture_is_told(http: httpx.Client, tiny_bundle: Path) -> None:
     def sent(body: bytes, name: str = "x.jpg") -> httpx.Response:
         return http.post("/v1/predict", files={"file": (name, body)})
@@ -309,6 +331,31 @@ def test_sizes_are_checked_before_bodies_are_read(server: Process) -> None:
         assert b" 404 " in line.recv(1000), "a route that needs no body answers without it"
 
 
+def test_a_json_body_of_unknown_length_that_is_too_large_is_told() -> None:
+    """Without a process, whose end of the connection may be closed before the whole body is sent."""
+    from typing import Any
+
+    from fastapi import Body, FastAPI
+    from starlette.testclient import TestClient
+
+    from geoclass.service.gate import Gate
+    from geoclass.service.metrics import Metrics
+    from geoclass.service.problems import answer_errors
+    from geoclass.service.settings import Settings
+
+    app = FastAPI()
+    answer_errors(app)
+
+    @app.post("/v1/jobs/0/statistics")
+    def take(area: Any = Body()) -> None: ...  # noqa: B008  (FastAPI's way)
+
+    gate = Gate(app, Settings((Path("m.pt"),), token=TOKEN), Metrics())
+    caller = TestClient(gate, base_url="http://localhost", headers=HEADERS)
+    pieces = (b" " * 65_536 for _ in range(40))
+    answer = caller.post("/v1/jobs/0/statistics", content=pieces, headers={"content-type": "application/json"})
+    refused(answer, 413, "larger than 2,097,152 bytes")
+
+
 def test_a_connection_cut_in_the_middle_leaves_nothing(server: Process, http: httpx.Client, places: Path) -> None:
     incoming = next(iter(Path(arg) for arg in server.process.args if arg.endswith("/data"))) / "incoming"
     for path in ("/v1/predict", "/v1/classify"):
@@ -346,6 +393,35 @@ def test_nothing_outside_the_allowed_places_is_read(http: httpx.Client, places: 
     assert answer.status_code in (403, 404, 422), answer.text
     assert answer.status_code != 422 or source == "", answer.text
     assert "VRT" not in answer.text and str(places) not in answer.text
+
+
+@pytest.mark.parametrize("beside", [".ovr", ".msk", ".aux.xml"])
+def test_links_beside_a_scene_are_followed(
+    http: httpx.Client, places: Path, tmp_path: Path, tiny_bundle: Path, beside: str
+) -> None:
+    """GDAL would open what lies beside a scene, wherever a link there leads."""
+    from geoclass.service.refusal import Refusal
+    from geoclass.service.settings import Limits
+    from geoclass.service.worker import Task, _scene
+
+    scene = write_coordinates(places / "open" / f"beside{beside}.tif".replace(".", "_", 1))
+    target = places / "secret" / f"target{beside}"
+    if beside == ".aux.xml":
+        target.write_text("<PAMDataset><Metadata><MDI key='a'>b</MDI></Metadata></PAMDataset>")
+    else:
+        write_coordinates(target)
+    link = scene.with_name(scene.name + beside)
+    link.symlink_to(target)
+    task = Task(
+        tmp_path, [scene.name], False, str(tiny_bundle), "x", {}, [str(scene.parent)], [], "cpu", "torch", Limits()
+    )
+    with pytest.raises(Refusal, match="leads out") as refusal:
+        _scene(task, 0, scene.name, lambda **event: None)
+    assert refusal.value.status == 403
+    refused(http.post("/v1/classify", json={"sources": [scene.name]}), 403, f"a file beside {scene.name} leads out")
+    link.unlink()
+    target.rename(link)
+    assert _scene(task, 0, scene.name, lambda **event: None) == scene, "a file of its own is taken"
 
 
 def test_virtual_rasters_are_refused(http: httpx.Client, places: Path) -> None:
@@ -408,6 +484,33 @@ def test_two_services_on_one_folder(server: Process, tiny_bundle: Path) -> None:
     assert again.returncode == 2 and "another service uses" in again.stderr and len(again.stderr.splitlines()) == 1
 
 
+def test_a_folder_of_somebodys_own_files_is_refused_and_kept(tmp_path: Path) -> None:
+    from geoclass.service.folder import claim
+
+    for name in ("incoming", "jobs/old", "lock.d"):
+        data = tmp_path / name.partition("/")[0] / "data"
+        (data / name).mkdir(parents=True)
+        (data / name / "mine.tif").write_bytes(b"mine")
+        data.chmod(0o755)
+        with (
+            pytest.raises(ServiceError, match="not the service's; give an empty or new folder with --data"),
+            claim(data),
+        ):
+            pass
+        assert (data / name / "mine.tif").read_bytes() == b"mine" and [each.name for each in data.iterdir()] == [
+            name.partition("/")[0]
+        ]
+        assert data.stat().st_mode & 0o777 == 0o755, "not even its mode changes"
+    new = tmp_path / "new"
+    for _ in range(2):  # again, as after a start that was killed before it had a table of jobs
+        with claim(new):
+            assert (new / "lock").exists()
+    (new / "jobs.sqlite").touch()
+    (new / "incoming").mkdir()
+    with claim(new):
+        pass
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -415,7 +518,10 @@ def test_two_services_on_one_folder(server: Process, tiny_bundle: Path) -> None:
         (["--model", "missing.pt"], "no such model bundle"),
         (["--model", "m.pt", "--token", "short"], "token is refused"),
         (["--model", "m.pt", "--allow-url", "ftp://x"], "--allow-url"),
+        (["--model", "m.pt", "--allow-url", "https://x:99999/"], "no beginning of a URL"),
+        (["--model", "m.pt", "--allow-url", "https://[x/"], "no beginning of a URL"),
         (["--model", "m.pt", "--allow-root", "missing"], "--allow-root"),
+        (["--model", "m.pt", "--data", "/proc/x"], "choose another folder with --data"),
         (["--model", "m.pt", "--host", "203.0.113.1"], "cannot listen"),
     ],
 )
@@ -462,6 +568,73 @@ def test_off_loopback_everything_needs_the_token(tmp_path: Path) -> None:
     assert status(far, "192.0.2.5", host="evil.example", **token) == 400
     assert status(far, "192.0.2.5", path="/healthz") == 200
     assert near.token != far.token and len(near.token) > 30 and near.token not in repr(near)
+
+
+def test_silent_connections_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own settings, in this process: no request, half of one, half of a second one, and one too many."""
+    import asyncio
+
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
+    from geoclass.service import connection, serving
+
+    configs: list[Config] = []
+
+    class Server:
+        def __init__(self, config: Config, ready: object) -> None:
+            configs.append(config)
+
+        def run(self, sockets: object) -> None: ...
+
+    async def app(scope: dict, receive: Callable, send: Callable) -> None:
+        await asyncio.sleep(0.5 if scope["path"] == "/slow" else 0)  # longer than a header may take
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    monkeypatch.setattr(serving, "_Server", Server)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving.answer(app, listener, "127.0.0.1", lambda address: None, "error")
+    config = configs[0]
+    config.load()
+    assert 1 <= connection.most_connections() <= connection.MOST
+    monkeypatch.setattr(connection, "HEADER_S", 0.3)
+    monkeypatch.setattr(connection, "MOST", 5)
+    whole = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+    async def scenario() -> None:
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0
+        )
+
+        async def said(*pieces: bytes) -> tuple[bytes, float]:
+            """What comes back, and after how many seconds the connection is closed."""
+            begun = asyncio.get_running_loop().time()
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            try:
+                found = await asyncio.wait_for(reader.read(), 20)
+            except ConnectionError:
+                found = b"reset"
+            writer.close()
+            return found, asyncio.get_running_loop().time() - begun
+
+        slow = whole.replace(b"/ ", b"/slow ").replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        found = await asyncio.gather(said(), said(whole[:20]), said(whole, whole[:20]), said(slow))
+        assert [b"200 OK" in answer for answer, _ in found] == [False, False, True, True]
+        assert all(seconds < 10 for _, seconds in found)
+        assert not state.connections
+        crowd = [asyncio.create_task(said(b"")) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        answer, seconds = await said(whole)
+        assert b"200" not in answer and seconds < 0.2, "the sixth is closed at once"
+        await asyncio.gather(*crowd)
+        server.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_full_queue_answers_429() -> None:

@@ -1,5 +1,6 @@
 """Jobs of the service: accepted ones finish, whatever is killed, and results are those of the command line."""
 
+import gzip
 import http.server
 import signal
 import sqlite3
@@ -14,17 +15,20 @@ import pyogrio
 import pytest
 import rasterio
 from conftest import write_coordinates
+from fastapi import FastAPI
 from service_process import HEADERS, TOKEN, Process, serving, wait_for
+from starlette.testclient import TestClient
 
 from geoclass.classify import classify
 from geoclass.client import Client
 from geoclass.errors import GeoclassError, ServiceError
 from geoclass.results import read_result
 from geoclass.service import worker
-from geoclass.service.crew import Pace
-from geoclass.service.jobs import ATTEMPTS, Jobs
+from geoclass.service.crew import Crew, Pace
+from geoclass.service.jobs import ATTEMPTS, Job, Jobs
+from geoclass.service.problems import answer_errors
 from geoclass.service.refusal import Refusal
-from geoclass.service.settings import Limits
+from geoclass.service.settings import Limits, Settings
 from geoclass.service.worker import Task
 
 SIDE = 224
@@ -216,6 +220,75 @@ def test_jobs_of_a_service_that_ended_in_order_go_on(tmp_path: Path) -> None:
         assert db.execute("pragma journal_mode").fetchone() == ("wal",)
 
 
+class Full(Jobs):
+    """A table on a disk that is full as long as `full` says so, and when the first job is to be taken up."""
+
+    full = False
+    claims = 0
+
+    def claim(self) -> Job | None:
+        self.claims += 1
+        if self.claims == 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        return super().claim()
+
+    def _do(self, command: str, *values: object) -> list[sqlite3.Row]:
+        if self.full and not command.startswith("select"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return super()._do(command, *values)
+
+
+@pytest.mark.parametrize("fault", [ValueError("x"), sqlite3.OperationalError("database or disk is full")])
+def test_jobs_go_on_once_a_full_disk_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """The threads of the crew alone: the disk is full when a job is to be taken up, and when its end is to be written."""
+    jobs = Full(tmp_path / "jobs.sqlite")
+    for name in ("a", "b"):
+        jobs.add(name, "m", {}, name * 16)
+    ran: list[str] = []
+
+    def run(self: Crew, job: Job) -> None:
+        ran.append(job.id)
+        if len(ran) == 1:
+            jobs.full = True
+            raise fault
+        jobs.finish(job.id, {})
+
+    monkeypatch.setattr(Crew, "_run", run)
+    monkeypatch.setattr("geoclass.service.crew.REST_S", 0.01)
+    crew = Crew(jobs, tmp_path / "jobs", Settings((tmp_path / "m.pt",)))
+    crew.start()
+    wait_for(lambda: jobs.full)
+    jobs.full = False
+    wait_for(lambda: jobs.counts()["queued"] + jobs.counts()["running"] == 0)
+    states = {job.id[0]: job.state for job in jobs.page(None, 9, 0)}
+    assert states == {"a": "failed" if isinstance(fault, ValueError) else "done", "b": "done"}
+    crew.stop()
+    jobs.close()
+
+
+def test_a_job_is_accepted_whole_or_not_at_all(tmp_path: Path) -> None:
+    """Where the disk is full the caller is told so (507), and no half of a job stays."""
+    jobs = Jobs(tmp_path / "jobs.sqlite")
+    jobs._db.execute(
+        "create trigger full before insert on log begin select raise(abort, 'database or disk is full'); end"
+    )
+    with pytest.raises(sqlite3.Error):
+        jobs.add("a", "m", {}, "a" * 16)
+    assert jobs.ids() == set()
+    jobs.close()
+    app = FastAPI()
+    answer_errors(app)
+
+    @app.get("/")
+    def full() -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    answer = TestClient(app, raise_server_exceptions=False).get("/")
+    assert answer.status_code == 507 and answer.json()["error"] == "the service's disk is full"
+
+
 def test_the_time_left_is_told_from_this_process_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("geoclass.service.crew.monotonic", lambda: now[0])
@@ -247,6 +320,9 @@ def test_urls_are_fetched_without_redirects_and_within_limits(
             body = scene.read_bytes() if "county" in self.path else b"<html>not found</html>"
             self.send_response(302 if "moved" in self.path else 404 if "missing" in self.path else 200)
             self.send_header("location", "http://127.0.0.1:9/county.tif")
+            if "packed" in self.path or "gzip" in self.headers.get("accept-encoding", ""):
+                body = gzip.compress(body)
+                self.send_header("content-encoding", "gzip")
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -269,7 +345,7 @@ def test_urls_are_fetched_without_redirects_and_within_limits(
         assert read(f"{base}/county.tif?signature=secret") == found and len(said) == 1, "it is fetched once"
         found.unlink()
         for url, words in (
-            (f"{base}/county-moved.tif", "302"), (f"{base}/missing.tif", "404"), (f"{base}/page.tif", "none of"),
+            (f"{base}/county-moved.tif", "302"), (f"{base}/missing.tif", "404"), (f"{base}/page.tif", "none of"), (f"{base}/county-packed.tif", "compressed"),
             (f"{base}x/county.tif", "not on the service's list"), ("http://127.0.0.1:9/county.tif", "not on the service's list"),
         ):  # fmt: skip
             with pytest.raises(Refusal, match=words) as refusal:

@@ -94,7 +94,7 @@ def require_tiles(tiles: Tiles) -> None:
 @contextmanager
 def _claimed(store: Path) -> Iterator[None]:
     """Hold the lock of the answers, which the system frees where the desk is killed."""
-    require_writable(store.parent)
+    require_writable(store.parent, "--store")
     lock = filelock.FileLock(store.with_name(f".{store.name}.lock"), timeout=0)
     try:
         lock.acquire()

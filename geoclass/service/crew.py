@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).resolve().parent.parent
 TOKEN_VARIABLE = "GEOCLASS_TOKEN"
 DATABASE_VARIABLE = "PGPASSWORD"
+REST_S = 5.0
 
 
 def child_environment(database: bool = False) -> dict[str, str]:
@@ -73,7 +75,10 @@ class Crew:
                 process.kill()
         for thread in self._threads:
             thread.join(timeout=30)
-        self.jobs.requeue_all("the service ended")
+        try:
+            self.jobs.requeue_all("the service ended")
+        except sqlite3.Error:  # the next start does it
+            log.exception("jobs that ran cannot be queued again now")
 
     def cancel(self, job: str) -> bool:
         """Cancel a job that waits or runs; whether it was one. Its process is gone when this returns."""
@@ -87,18 +92,41 @@ class Crew:
         return found
 
     def _work(self) -> None:
+        # A thread that ended would leave all later jobs waiting, so it goes on after whatever goes wrong.
         while not self._stopping:
-            job = self.jobs.claim()
+            try:
+                job = self.jobs.claim()
+            except Exception:
+                log.exception("no job can be taken up")
+                self._rest()
+                continue
             if job is None:
-                self._wake.wait(timeout=5)
-                self._wake.clear()
+                self._rest()
                 continue
             self._wake.set()  # another thread may find another job
             try:
                 self._run(job)
-            except Exception as error:  # a thread that ended would leave all later jobs waiting
+            except Exception as error:
                 log.exception("job %s", job.id)
-                self.jobs.fail(job.id, f"unexpected failure ({type(error).__name__})", "see the service's log")
+                self._settle(job, error)
+
+    def _rest(self) -> None:
+        """Wait a few seconds, or until there is news."""
+        self._wake.wait(timeout=REST_S)
+        self._wake.clear()
+
+    def _settle(self, job: Job, error: Exception) -> None:
+        """Note what becomes of a job that could not be followed to its end, as soon as the table can be written."""
+        while not self._stopping:  # then it is queued again, at the end or at the next start
+            try:
+                if isinstance(error, sqlite3.Error):  # no fault of the job's
+                    self.jobs.requeue(job.id, "its progress could not be written")
+                else:
+                    self.jobs.fail(job.id, f"unexpected failure ({type(error).__name__})", "see the service's log")
+                return
+            except sqlite3.Error:
+                log.exception("job %s: its end cannot be written", job.id)
+                self._rest()
 
     def _run(self, job: Job) -> None:
         folder = self.folder / job.id

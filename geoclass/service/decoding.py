@@ -4,7 +4,9 @@ by the examiner."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,8 @@ class Decoder:
         kind = kind_of(item.path, item.name, PICTURES)
         if kind is TIFF:
             sensor = meta.sensor.model_dump_json()
-            array = await self.examiner.picture(item.path, item.name, meta.bands, sensor, meta.size_px)
+            with _suffixed(item, kind) as named:
+                array = await self.examiner.picture(named, item.name, meta.bands, sensor, meta.size_px)
             try:
                 return np.asarray(np.load(array, allow_pickle=False))
             finally:
@@ -53,18 +56,26 @@ class Decoder:
 def decode(item: Received, kind: Kind, meta: BundleMeta, pixels: int) -> Picture:
     """A JPEG or PNG as a tile. Raises Refusal."""
     _check_header(item, kind, pixels)
-    named = item.path.with_suffix(kind.suffix)
-    item.path.rename(named)
-    try:
-        picture, _ = read_picture(named, meta.bands, meta.sensor, None)
-    except GeoclassError as error:
-        found = refused(error)
-        raise Refusal(422, found.what.replace(str(named), item.name), found.remedy) from error
-    finally:
-        named.rename(item.path)
+    with _suffixed(item, kind) as named:
+        try:
+            picture, _ = read_picture(named, meta.bands, meta.sensor, None)
+        except GeoclassError as error:
+            found = refused(error)
+            raise Refusal(422, found.what.replace(str(named), item.name), found.remedy) from error
     if picture is None:
         raise Refusal(422, f"{item.name} cannot be read as a picture", "send a TIFF, JPEG or PNG that is whole")
     return squared(picture, meta.size_px)
+
+
+@contextmanager
+def _suffixed(item: Received, kind: Kind) -> Iterator[Path]:
+    """The file under a name with the suffix of its kind, by which it is read, for as long as this lasts."""
+    named = item.path.with_suffix(kind.suffix)
+    item.path.rename(named)
+    try:
+        yield named
+    finally:
+        named.rename(item.path)
 
 
 def _check_header(item: Received, kind: Kind, pixels: int) -> None:

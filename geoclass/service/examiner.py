@@ -2,7 +2,7 @@
 
 `python -m geoclass.service.examiner` reads a question a line and writes an answer a line, both JSON:
 
-    {"do": "scene", "path", "name", "driver", "pixels", "block_bytes"}          → {"ok": {"width", "height", "bands"}}
+    {"do": "scene", "path", "name", "driver", "pixels", "block_bytes"}          → {"ok": {"width", "height", "bands", "files"}}
     {"do": "picture", "path", "name", "pixels", "bands", "sensor", "size_px"}    → {"ok": {"array": path of a .npy file}}
 
 or {"error", "remedy", "status"} where the file is not fit.
@@ -36,7 +36,7 @@ POINTING = ("OVERVIEWS", "GEOLOCATION")
 
 
 def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -> dict[str, Any]:
-    """Size of a raster, from its header. Raises Refusal for one that is too large, that names other files, or that this
+    """Size of a raster, from its header, and the files that it is read from. Raises Refusal for one that is too large, that names other files, or that this
     driver cannot open."""
     try:
         with unplaced(), rasterio.open(path, driver=driver) as dataset:
@@ -45,6 +45,7 @@ def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -
                 high * wide * np.dtype(kind).itemsize
                 for (high, wide), kind in zip(dataset.block_shapes, dataset.dtypes, strict=True)
             ]
+            files = [str(each) for each in dataset.files]
             elsewhere = [name for name in dataset.tag_namespaces() if name.upper() in POINTING]
             together = sum(blocks) if dataset.interleaving in (None, rasterio.enums.Interleaving.pixel) else max(blocks)
     except (rasterio.errors.RasterioError, ValueError, TypeError) as error:
@@ -59,7 +60,7 @@ def describe(path: str, name: str, driver: str, pixels: int, block_bytes: int) -
             f"{name} is stored in blocks of {together:,} bytes, more than {block_bytes:,}",
             "store it in tiles: gdal_translate -of COG",
         )
-    return {"width": width, "height": height, "bands": bands}
+    return {"width": width, "height": height, "bands": bands, "files": files}
 
 
 def picture(path: str, name: str, pixels: int, bands: list[str], sensor: str, size_px: int) -> dict[str, Any]:

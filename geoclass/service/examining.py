@@ -25,7 +25,7 @@ class Examiner:
         self._turn = asyncio.Lock()
 
     async def scene(self, path: Path, name: str, kind: Kind) -> dict[str, Any]:
-        """Width, height and bands of a raster, from its header. Raises Refusal for what is not fit."""
+        """Width, height, bands and files of a raster, from its header. Raises Refusal for what is not fit."""
         return await self._ask(
             do="scene",
             path=str(path),

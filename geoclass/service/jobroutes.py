@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from fastapi.responses import FileResponse
 from ..database.reading import list_runs
 from .jobs import Job, State, new_id
 from .kinds import SCENES, kind_of, plain
-from .places import allowed_path, allowed_url, is_url
+from .places import allowed_path, allowed_url, is_url, require_inside
 from .problems import declared, invalid
 from .receiving import Received, received
 from .refusal import Refusal
@@ -124,7 +125,8 @@ async def _named(service: Service, wanted: ClassifyRequest) -> Job:
             allowed_url(source, settings.urls)
             continue
         path = allowed_path(source, settings.roots)
-        await service.examiner.scene(path, path.name, kind_of(path, path.name, SCENES))
+        found = await service.examiner.scene(path, path.name, kind_of(path, path.name, SCENES))
+        require_inside(found["files"], path.name, settings.roots)
     stem = wanted.sources[0].partition("?")[0].rstrip("/").rpartition("/")[2]
     return _accept(service, wanted, wanted.sources, None, stem)
 
@@ -171,7 +173,11 @@ def _accept(
         "runtime": settings.runtime,
         "to_database": options.to_database,
     }
-    found = service.jobs.add(name, served.name, spec, job)
+    try:
+        found = service.jobs.add(name, served.name, spec, job)
+    except sqlite3.Error:  # of a full disk, most likely: what was sent is in nobody's way
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     service.crew.wake()
     return found
 

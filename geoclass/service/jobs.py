@@ -9,7 +9,8 @@ import json
 import secrets
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import time
@@ -79,7 +80,7 @@ class Jobs:
             self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise ServiceError(
-                f"{path} is no database of jobs ({error}); move it away, or give another --data"
+                f"{path} is no database of jobs ({error}); restore it from a copy, or give another --data"
             ) from error
 
     def close(self) -> None:
@@ -90,14 +91,31 @@ class Jobs:
         with self._lock:
             return self._db.execute(command, values).fetchall()
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Write all of what follows or, where it fails, nothing."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("begin immediate")
+            try:
+                yield
+                self._db.execute("commit")
+            except BaseException:
+                if self._db.in_transaction:  # SQLite itself ends some that failed
+                    self._db.execute("rollback")
+                raise
+
     def add(self, name: str, model: str, spec: Mapping[str, Any], job: str) -> Job:
         """A new job at the end of the queue."""
-        self._do(
-            "insert into jobs (id, name, model, state, spec, created, number) "
-            "values (?, ?, ?, 'queued', ?, ?, (select coalesce(max(number), 0) + 1 from jobs))",
-            job, name, model, json.dumps(dict(spec)), time(),
-        )  # fmt: skip
-        self.say(job, "accepted")
+        with self._whole():
+            self._do(
+                "insert into jobs (id, name, model, state, spec, created, number) "
+                "values (?, ?, ?, 'queued', ?, ?, (select coalesce(max(number), 0) + 1 from jobs))",
+                job, name, model, json.dumps(dict(spec)), time(),
+            )  # fmt: skip
+            self.say(job, "accepted")
         found = self.get(job)
         assert found is not None  # it was written just now
         return found
@@ -140,7 +158,7 @@ class Jobs:
         )  # fmt: skip
 
     def finish(self, job: str, files: Mapping[str, str], run: str | None = None) -> None:
-        with self._lock:
+        with self._whole():
             self._end(job, "done", None, None, files)
             self._do("update jobs set run = ? where id = ? and state = 'done'", run, job)
 
@@ -149,7 +167,7 @@ class Jobs:
         self._end(job, "failed", error, remedy, files or {})
 
     def _end(self, job: str, state: State, error: str | None, remedy: str | None, files: Mapping[str, str]) -> None:
-        with self._lock:
+        with self._whole():
             self._do(
                 "update jobs set state = ?, error = ?, remedy = ?, files = ?, finished = ?, eta_s = null "
                 "where id = ? and state = 'running'",
@@ -159,7 +177,7 @@ class Jobs:
 
     def requeue(self, job: str, why: str) -> None:
         """Put a running job back at its old place in the queue, or end it where it was tried too often."""
-        with self._lock:
+        with self._whole():
             found = self.get(job)
             if found is None or found.state != "running":
                 return
@@ -171,7 +189,7 @@ class Jobs:
 
     def requeue_all(self, why: str) -> None:
         """Put back what ran when the service was killed. That is no fault of the job's: it does not count as a try."""
-        with self._lock:
+        with self._whole():
             self._do("update jobs set attempts = attempts - 1 where state = 'running'")
             for row in self._do("select id from jobs where state = 'running'"):
                 self.requeue(row["id"], why)

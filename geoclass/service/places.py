@@ -43,6 +43,19 @@ def allowed_path(source: str, roots: Sequence[Path]) -> Path:
     raise outside
 
 
+def require_inside(files: Sequence[str], name: str, roots: Sequence[Path]) -> None:
+    """Raise Refusal (403) where one of the files that the scene `name` is read from, as a mask beside it, leads out."""
+    bases = [root.resolve() for root in roots]
+    for file in files:
+        found = Path(file).resolve()
+        if not any(found.is_relative_to(base) for base in bases):
+            raise Refusal(
+                403,
+                f"a file beside {name} leads out of the allowed folders",
+                "remove the link, or copy what it leads to",
+            )
+
+
 def allowed_url(source: str, prefixes: Sequence[str]) -> str:
     """The URL, where it begins with an allowed one. Raises Refusal (403) for every other.
 

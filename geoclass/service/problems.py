@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import sqlite3
 from http import HTTPStatus
 from typing import Any
 
@@ -80,8 +81,10 @@ def invalid(errors: Any) -> Refusal:
     return Refusal(422, one_line(f"{where}: {first['msg']}"), "see /openapi.json for what is taken")
 
 
-async def _http(_: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, Refusal):  # the gate's, met by FastAPI while it read the body
+        return await _refusal(request, error.__cause__)
     what = HTTPStatus(error.status_code).phrase.lower()
     return JSONResponse(
         {"error": what, "remedy": "see /openapi.json for the paths and methods"}, error.status_code, error.headers
@@ -93,6 +96,7 @@ async def _gone(_: Request, error: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or (isinstance(error, sqlite3.OperationalError) and "full" in str(error)):
         return await _refusal(request, full_disk())
     return JSONResponse({"error": "the service failed", "remedy": "see its log, and please report it"}, 500)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from ..environment import require_matching_torch
 from ..errors import ServiceError
 from ..history.registry import resolve
+from .connection import Connection
 from .folder import claim
 from .settings import Settings
 
@@ -41,6 +42,7 @@ def answer(app: ASGIApp, listener: socket.socket, host: str, ready: Callable[[st
     """Answer what comes to `listener` until SIGINT or SIGTERM; `ready` is called with the address."""
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_level=log_level,
         access_log=False,
         server_header=False,

@@ -78,8 +78,7 @@ class Settings:
             if not root.is_dir():
                 raise ServiceError(f"--allow-root {root} is no folder; give one that holds scenes")
         for url in self.urls:
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            if not _is_beginning(url):
                 raise ServiceError(f"--allow-url {url!r} is no beginning of a URL; write it as https://host/folder/")
         if self.database is not None and "password" in parse_address(self.database).parameters:
             # It would be in the list of processes and in the environment of those that open clients' files.
@@ -98,6 +97,16 @@ class Settings:
     def open_reads(self) -> bool:
         """Whether this machine's own users may read without a token: not where a proxy lets others in."""
         return self.on_loopback and not self.hosts
+
+
+def _is_beginning(url: str) -> bool:
+    """Whether a URL names a server, and perhaps a folder there, and nothing else."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here only to see that it is one
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.username and not parts.query
 
 
 def is_loopback(host: str) -> bool:

@@ -12,6 +12,7 @@ from fastapi import Request
 from .crew import Crew, child_environment
 from .decoding import Decoder
 from .examining import Examiner
+from .folder import TABLE
 from .jobs import Jobs
 from .metrics import Metrics
 from .networks import Served, open_models
@@ -63,12 +64,12 @@ class Service:
 def open_service(settings: Settings) -> Service:
     """Load the models and open the jobs, in a data folder that is claimed. Raises GeoclassError."""
     data = settings.data.resolve()
+    metrics = Metrics()
+    models = open_models(settings, metrics.batch)
+    jobs = Jobs(data / TABLE)  # before all else in there: it tells that the folder is a service's
     incoming = data / "incoming"
     shutil.rmtree(incoming, ignore_errors=True)  # what a killed service was still receiving
     incoming.mkdir()
-    metrics = Metrics()
-    models = open_models(settings, metrics.batch)
-    jobs = Jobs(data / "jobs.sqlite")
     examiner = Examiner(settings.limits, child_environment())
     decoder = Decoder(examiner, settings.limits.picture_pixels)
     crew = Crew(jobs, data / "jobs", settings)

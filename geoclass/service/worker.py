@@ -26,7 +26,7 @@ from ..database.loading import load_result, require_database
 from ..errors import GeoclassError, ServiceError
 from .examiner import describe
 from .kinds import SCENES, kind_of, plain
-from .places import allowed_path, allowed_url, is_url
+from .places import allowed_path, allowed_url, is_url, require_inside
 from .refusal import Refusal, refused
 from .settings import Limits
 
@@ -42,6 +42,8 @@ RESULTS = {
 
 TELL_EVERY_S = 0.5
 PIECE = 1 << 20
+AS_IT_IS = {"accept-encoding": "identity"}
+"""What is fetched is kept byte by byte, so it must not be compressed on the way."""
 
 Tell = Callable[..., None]
 
@@ -126,7 +128,9 @@ def _scene(task: Task, number: int, source: str, tell: Tell) -> Path:
     else:
         path = allowed_path(source, [Path(root) for root in task.roots])
     kind = kind_of(path, path.name, SCENES)
-    describe(str(path), path.name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
+    found = describe(str(path), path.name, kind.driver, task.limits.scene_pixels, task.limits.block_bytes)
+    if not task.uploaded and not is_url(source):
+        require_inside(found["files"], path.name, [Path(root) for root in task.roots])
     return path
 
 
@@ -149,9 +153,14 @@ def _fetch(url: str, part: Path, name: str, most: int) -> None:
 
     got = 0
     try:
-        with httpx.stream("GET", url, follow_redirects=False, timeout=60) as response, part.open("wb") as stream:
+        with (
+            httpx.stream("GET", url, headers=AS_IT_IS, follow_redirects=False, timeout=60) as response,
+            part.open("wb") as stream,
+        ):
             if response.status_code != 200:
                 raise Refusal(422, f"{name} was answered with {response.status_code}", "check the URL")
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise Refusal(422, f"{name} comes compressed by its server", "send the file itself")
             for piece in response.iter_raw(PIECE):
                 got += stream.write(piece)
                 if got > most:
