@@ -1,10 +1,12 @@
 """Dask: two single-thread workers against one, and a run whose workers are killed at random.
 
-    python benchmarks/cluster.py [--tiles 3136] [--rounds 2] [--kills 10] [--seed 0]
+    python benchmarks/cluster.py [--tiles 3136] [--rounds 2] [--own-core] [--kills 10] [--seed 0]
 
 Speed: the same run by one and by two workers that are up already, in turns. Beside it stands what the machine itself
 gives to two processes: the same network on tensors in memory, in one worker and in two at once; and the share of
-their time that workers spent reading and computing: the rest they waited for blocks. Kills: SIGKILL of a
+their time that workers spent reading and computing: the rest they waited for blocks. One worker beside an idle core
+borrows from it: OpenVINO computes in a thread of its own while the worker's own prepares the next images. With
+--own-core each worker has one core and no more, as cluster managers see to. Kills: SIGKILL of a
 random worker at random moments of one run with --workers 2, whose outputs are then compared with those of one
 process, row by row.
 """
@@ -19,32 +21,36 @@ import tempfile
 from pathlib import Path
 from time import perf_counter, sleep
 
+import dask
 import psutil
 from distributed import Client, LocalCluster
 from kill import compare
 from made import make_bundle, make_scene
 
 import geoclass
+from geoclass.cluster.crew import SELF_WATCH
 
+RUNTIME = "openvino"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def bare(bundle: Path, tiles: int) -> float:
-    """Tiles a second of the bundle's network alone, on one thread, on tensors in memory."""
+    """Tiles a second of the workers' own runtime alone, on one thread, on brightness in memory."""
     import torch
 
     from geoclass.bundle import load_bundle
-    from geoclass.runtimes.answers import Answers
+    from geoclass.runtimes.answers import input_side
+    from geoclass.runtimes.measuring import open_fp32
 
     torch.set_num_threads(1)
-    answers = Answers(load_bundle(bundle))
-    batch = torch.randn(16, 3, answers.side_px, answers.side_px).contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        answers.network(batch)
-        start = perf_counter()
-        for _ in range(max(1, tiles // 16) * answers.views):
-            answers.network(batch)
-    return max(1, tiles // 16) * 16 / (perf_counter() - start)
+    loaded = load_bundle(bundle)
+    side = input_side(loaded.meta)
+    runner, batch = open_fp32(loaded, RUNTIME), torch.rand(32, 3, side, side) * 255
+    runner(batch.clone())
+    start = perf_counter()
+    for _ in range(max(1, tiles // 32)):
+        runner(batch.clone())
+    return max(1, tiles // 32) * 32 / (perf_counter() - start)
 
 
 def bare_together(client: Client, bundle: Path, tiles: int, workers: int) -> float:
@@ -63,19 +69,32 @@ def classified(cluster: LocalCluster, scene: Path, bundle: Path) -> tuple[float,
 
     with tempfile.TemporaryDirectory() as out:
         start = perf_counter()
-        result = geoclass.classify(scene, bundle, out=out, cluster=cluster, progress=progress)
+        result = geoclass.classify(
+            scene, bundle, out=out, cluster=cluster, progress=progress, runtime=RUNTIME, precision="fp32"
+        )
         seconds = perf_counter() - start
     (began, _), (ended, tiles) = moments[0], moments[-1]
     spent = result.timings["seconds_reading"] + result.timings["seconds_network"]
     return tiles / (ended - began), len(result.labels) / seconds, spent / (ended - began) / len(cluster.workers)
 
 
-def speed(here: Path, side: int, rounds: int) -> None:
+def hold_to(core: int) -> None:
+    """Hold this process, and all threads it will start, to one core."""
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), {core})
+
+
+def speed(here: Path, side: int, rounds: int, own_core: bool) -> None:
     scene, bundle = here / "scene.tif", here / "m.pt"
-    clusters = {
-        n: LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=None, dashboard_address=":0") for n in (1, 2)
-    }
+    with dask.config.set(SELF_WATCH):
+        clusters = {
+            n: LocalCluster(n_workers=n, threads_per_worker=1, memory_limit=None, dashboard_address=":0")
+            for n in (1, 2)
+        }
     clients = {n: Client(cluster, set_as_default=False) for n, cluster in clusters.items()}
+    for client in clients.values() if own_core else ():
+        for core, worker in enumerate(client.nthreads()):
+            client.run(hold_to, core, workers=[worker])
     warm = make_scene(here / "warm.tif", 4, 4)
     for n, cluster in clusters.items():
         classified(cluster, warm, bundle)
@@ -148,6 +167,7 @@ def main() -> None:
     parser.add_argument("--input-px", type=int, default=64)
     parser.add_argument("--views", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--own-core", action="store_true", help="hold each worker to one core")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -157,7 +177,7 @@ def main() -> None:
         make_scene(here / "scene.tif", side, side)
         make_bundle(here / "m.pt", options.backbone, options.input_px, options.views)
         if options.rounds:
-            speed(here, side, options.rounds)
+            speed(here, side, options.rounds, options.own_core)
         if options.kills:
             kills(here, options.kills, options.seed)
 
