@@ -1,6 +1,6 @@
 """Reading, format by format: how fast a file can be decoded at all, geoclass's reader, and `classify` with a null model.
 
-    python benchmarks/reading.py [--tiles 40] [--rounds 3] [--only jp2 vrt] [--folder FOLDER]
+    python benchmarks/reading.py [--tiles 40] [--rounds 3] [--threads 2] [--only jp2 vrt] [--folder FOLDER]
 
 Each file shows the same picture of 40 × 40 tiles of 224 px (real pixels where GEOCLASS_TEST_DATA names some, else a drawn
 county), its corner on no corner of a tile. In every round each way has its turn with the same number of threads, a handle
@@ -38,7 +38,7 @@ from rasterio.windows import Window
 from geoclass.blocks import read_ahead
 from geoclass.bundle import Bundle, BundleMeta
 from geoclass.plan import Plan, make_plan
-from geoclass.predict import Prediction
+from geoclass.predict import Predictor
 from geoclass.runtimes.settling import Settled, Workload
 from geoclass.runtimes.wanted import Choice
 from geoclass.schemes import load_scheme
@@ -46,7 +46,6 @@ from geoclass.sensors import load_sensor
 
 road = importlib.import_module("geoclass.classify")  # the module: the package gives the function by this name
 CHUNK_BYTES = 6 << 20
-THREADS = min(4, os.cpu_count() or 1)
 
 
 class NullRunner:
@@ -61,17 +60,21 @@ class NullRunner:
         return torch.zeros(len(brightness), self.classes)
 
 
-class NullWorkload(Workload):
+class NullPredictor(Predictor):
     """A model that answers every tile alike, unseen."""
 
-    def predictor(self, runner: Any, thumbnail_px: int = 8) -> Any:
-        classes = len(self.bundle.meta.scheme)
+    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        side = self.thumbnail_px
+        return torch.full((len(tiles), self.classes), 1 / self.classes), torch.zeros(
+            (len(tiles), side, side, 3), dtype=torch.uint8
+        )
 
-        def predict(tiles: Sequence[Any]) -> Prediction:
-            shape = (len(tiles), thumbnail_px, thumbnail_px, 3)
-            return Prediction(np.full((len(tiles), classes), 1 / classes, np.float32), np.zeros(shape, np.uint8), 0.0)
 
-        return predict
+class NullWorkload(Workload):
+    def predictor(self, runner: Any, thumbnail_px: int = 8) -> Predictor:
+        return NullPredictor(
+            self.bundle, self.sensor, device=self.device, thumbnail_px=thumbnail_px, tone=self.tone, runner=runner
+        )
 
 
 def chunks(path: Path) -> list[tuple[Path, Window]]:
@@ -100,7 +103,7 @@ def tile_windows(plan: Plan) -> list[tuple[Path, Window]]:
     return [(path, Window(c * SIDE - left, top - (r + 1) * SIDE, SIDE, SIDE).intersection(whole)) for c, r in places]
 
 
-def read_all(work: list[tuple[Path, Window]], into: dict[Path, np.ndarray] | None = None) -> None:
+def read_all(work: list[tuple[Path, Window]], threads: int, into: dict[Path, np.ndarray] | None = None) -> None:
     """Read windows from several threads, each with its own handles, into a buffer of its own or arrays of whole files."""
     todo: queue.SimpleQueue[tuple[Path, Window]] = queue.SimpleQueue()
     for item in work:
@@ -131,24 +134,24 @@ def read_all(work: list[tuple[Path, Window]], into: dict[Path, np.ndarray] | Non
         for dataset in handles.values():
             dataset.close()
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(run, range(THREADS)))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(run, range(threads)))
 
 
-def read_to_arrays(work: list[tuple[Path, Window]]) -> None:
+def read_to_arrays(work: list[tuple[Path, Window]], threads: int) -> None:
     arrays = {}
     for path in {path for path, _ in work}:
         with rasterio.open(path) as dataset:
             arrays[path] = np.empty((dataset.count, *dataset.shape), dataset.dtypes[0])
-    read_all(work, arrays)
+    read_all(work, threads, arrays)
 
 
-def read_by_geoclass(plan: Plan) -> None:
-    for _ in read_ahead(plan.mosaic, plan.grid, plan.bands, plan.blocks(), THREADS, overlap=False):
+def read_by_geoclass(plan: Plan, threads: int) -> None:
+    for _ in read_ahead(plan.mosaic, plan.grid, plan.bands, plan.blocks(), threads, overlap=False):
         pass
 
 
-def classify_by_null(plan: Plan, shown: bool) -> None:
+def classify_by_null(plan: Plan, threads: int, shown: bool) -> None:
     """`classify` without settling for a runtime, which costs the same whatever the tiles are."""
     honest = road.workload_of, road.settle
     runner = NullRunner(len(plan.bundle.meta.scheme))
@@ -156,7 +159,7 @@ def classify_by_null(plan: Plan, shown: bool) -> None:
     if not shown:
         road.workload_of = lambda *given: NullWorkload(**vars(honest[0](*given)))
     try:
-        road.run(plan, road.Settings(device="cpu", readers=THREADS, force=True))
+        road.run(plan, road.Settings(device="cpu", readers=threads, force=True))
     finally:
         road.workload_of, road.settle = honest
 
@@ -183,17 +186,17 @@ def timed(ways: dict[str, Callable[[], None]], rounds: int) -> dict[str, tuple[f
     return found
 
 
-def measure(folder: Path, name: str, side_tiles: int, rounds: int) -> None:
+def measure(folder: Path, name: str, side_tiles: int, rounds: int, threads: int) -> None:
     path = make(folder, name, side_tiles)
     plan = plan_of(path, FORMATS[name].bands)
     work, windows = chunks(path), tile_windows(plan)
     ways = {
-        "decode": lambda: read_all(work),
-        "array": lambda: read_to_arrays(work),
-        "window": lambda: read_all(windows),
-        "reader": lambda: read_by_geoclass(plan),
-        "null": lambda: classify_by_null(plan, shown=False),
-        "shown": lambda: classify_by_null(plan, shown=True),
+        "decode": lambda: read_all(work, threads),
+        "array": lambda: read_to_arrays(work, threads),
+        "window": lambda: read_all(windows, threads),
+        "reader": lambda: read_by_geoclass(plan, threads),
+        "null": lambda: classify_by_null(plan, threads, shown=False),
+        "shown": lambda: classify_by_null(plan, threads, shown=True),
     }
     found = timed(ways, rounds)
     scene = plan.mosaic.scenes[0]
@@ -207,16 +210,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tiles", type=int, default=40, help="side of the picture in tiles")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="that read")
     parser.add_argument("--only", nargs="+", default=[], help="formats with one of these texts in their names")
     parser.add_argument("--folder", type=Path, help="where files are made, and kept for the next time")
     options = parser.parse_args()
     names = [n for n in FORMATS if not options.only or any(text.lower() in n.lower() for text in options.only)]
-    print(f"{THREADS} threads; processor ms a tile | speed against decode in processor time | in wall time")
+    print(f"{options.threads} threads; processor ms a tile | speed against decode in processor time | in wall time")
     ways = ["decode", "array", "window", "reader", "null", "shown"]
     print(f"{'':<28}{'tiles':>6}" + "".join(f"{w:>8}" for w in ways) + " |" + "".join(f"{w:>8}" for w in ways[1:] * 2))
     with tempfile.TemporaryDirectory() as own:
         for name in names:
-            measure(options.folder or Path(own), name, options.tiles, options.rounds)
+            measure(options.folder or Path(own), name, options.tiles, options.rounds, options.threads)
 
 
 if __name__ == "__main__":

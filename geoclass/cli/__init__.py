@@ -34,6 +34,7 @@ class Verbs(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         from ..errors import GeoclassError
 
+        _spin_briefly()
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
@@ -54,6 +55,14 @@ class Verbs(click.Group):
                 raise
             text = " ".join(f"{type(error).__name__}: {error}".split())
             _fail(f"unexpected failure ({text[:300]}); set GEOCLASS_DEBUG=1 for the details and please report it", 1)
+
+
+def _spin_briefly() -> None:
+    """Let PyTorch's idle threads give up their cores sooner: after each of its steps GNU's OpenMP keeps them spinning for
+    about a millisecond, on cores that OpenVINO or a decoder needs. Enough is left for the next layer of a network.
+    It is read once, when PyTorch is loaded; what a user has set is kept."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def _fail(text: str, code: int) -> None:
