@@ -6,6 +6,7 @@ a full run cannot pass by skipping.
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,6 +106,12 @@ def small_disk() -> Iterator[Callable[[Path, int], Path]]:
     yield disk
     for path in made:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def coordinate_pixels(left_px: int, top_line: int, width: int, height: int) -> np.ndarray:

@@ -21,7 +21,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
-from conftest import missing, write_coordinates
+from conftest import free_port, missing, write_coordinates
 from PIL import Image
 
 import geoclass as library
@@ -230,12 +230,6 @@ def test_a_damaged_block_is_told_and_the_rest_is_done(here, bundle):
 
 
 # With a scheduler of their own, as on a cluster.
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
