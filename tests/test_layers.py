@@ -13,7 +13,7 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "database.run", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
     "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
     "fileblocks", "vrt", "filereader", "remotereader", "reader",
     "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
