@@ -326,18 +326,18 @@ def _classified_here(
     readers: int | None,
 ) -> Iterator[tuple[int, Part]]:
     predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
-    on_cpu = workload.device.type == "cpu"
-    cores = os.cpu_count() or 1
-    threads = readers or (
-        READERS
-        if on_cpu and plan.mosaic.remote
-        else min(4, cores)
-        if on_cpu
-        else min(8 * len(predictors), max(8, cores))
-    )
-    overlap = not on_cpu or plan.mosaic.remote
-    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
+    on_cpu, remote = workload.device.type == "cpu", plan.mosaic.remote
+    threads = readers or _reading_threads(on_cpu, remote, len(predictors))
+    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap=not on_cpu or remote)
     return parts_of(pixels, predictors, plan.min_valid)
+
+
+def _reading_threads(on_cpu: bool, remote: bool, devices: int) -> int:
+    """GPUs want as many as can be kept busy. On the CPU the network needs the cores too, but who reads over a network waits."""
+    cores = os.cpu_count() or 1
+    if not on_cpu:
+        return min(8 * devices, max(8, cores))
+    return READERS if remote else min(4, cores)
 
 
 def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings) -> Result:
