@@ -139,6 +139,22 @@ def write_coordinates(
     return path
 
 
+def assert_same_outputs(here: Path, name: str, tiles: int) -> None:
+    """The run into `name` left what that into `whole` did: GeoPackage and CSV row by row, rasters, and nothing else."""
+    import pyogrio
+
+    whole, other = (
+        pyogrio.read_dataframe(here / folder / "scene.gpkg", layer="landcover") for folder in ("whole", name)
+    )
+    assert len(whole) == tiles
+    assert whole.equals(other)
+    assert (here / "whole" / "scene.csv").read_bytes() == (here / name / "scene.csv").read_bytes()
+    for raster in ("scene.tif", "scene.preview.tif"):
+        with rasterio.open(here / "whole" / raster) as a, rasterio.open(here / name / raster) as b:
+            assert np.array_equal(a.read(), b.read())
+    assert not [path for path in (here / name).iterdir() if path.name.startswith(".")], "something is left behind"
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of the default backbone with random weights: for what does not depend on accuracy."""
