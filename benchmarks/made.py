@@ -24,7 +24,7 @@ FITTED_ON = 210
 
 def classify_command(*options: str) -> list[str]:
     """geoclass classify of the scene and with the bundle in the folder where it is run."""
-    return [sys.executable, *"-m geoclass -q classify scene.tif --model m.pt".split(), *options]
+    return [sys.executable, "-m", "geoclass", "-q", "classify", "scene.tif", "--model", "m.pt", *options]
 
 
 def make_scene(path: Path, rows: int, columns: int, seed: int = 0) -> Path:
