@@ -25,6 +25,7 @@ from .colours import reader_colours
 from .page import asset, whole_page
 
 Purpose = Literal["estimation", "candidates", "reference", "labelling"]
+STYLES = ["page.css", "answering.css", "reviewpage.css"]
 ASKS_CLASSES: tuple[Purpose, ...] = ("reference", "labelling")
 """Pages that ask for the class on each date, and not whether a tile became built-up."""
 PURPOSES: dict[Purpose, tuple[str, str]] = {
@@ -162,7 +163,7 @@ def write_review(
         "version": __version__,
     }
     title = f"{contents['title']} – review"
-    text = whole_page(title, asset("reviewpage.html"), ["reviewpage.css"], ["reviewpage.js"], contents)
+    text = whole_page(title, asset("reviewpage.html"), STYLES, ["reviewpage.js"], contents)
     whole = text.encode("utf-8", "replace")
     with replacing(path, overwrite) as temporary:
         temporary.write_bytes(whole)
