@@ -57,7 +57,9 @@ def write_contact_sheet(folder: str | Path) -> Path:
     data = read_dataset(folder)
     contents = _contents(data)
     title = f"{contents['title']} – contact sheet"
-    text = whole_page(title, asset("contactsheet.html"), ["page.css", "contactsheet.css"], ["contactsheet.js"], contents)
+    text = whole_page(
+        title, asset("contactsheet.html"), ["page.css", "contactsheet.css"], ["contactsheet.js"], contents
+    )
     with replacing(data.folder / PAGE) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
     with replacing(data.folder / TABLE.replace(".gpkg", ".qml")) as temporary:
