@@ -12,7 +12,7 @@ ROWS, COLUMNS = 6, 8
 
 def demonstrated(folder: Path) -> subprocess.CompletedProcess[str]:
     size = ["--rows", str(ROWS), "--columns", str(COLUMNS)]
-    command = [sys.executable, "-m", "geoclass", "-q", "demo", "-o", "county", *size]
+    command = [sys.executable, "-m", "geoclass", "demo", "-o", "county", *size]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 

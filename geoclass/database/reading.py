@@ -61,7 +61,7 @@ def _runs(connection: psycopg.Connection[Any], at: Address) -> list[RunInfo]:
         "JOIN {schema}.schemes s ON s.id = r.scheme ORDER BY r.loaded DESC, r.id"
     )
     rows = connection.execute(sql.SQL(query).format(schema=sql.Identifier(at.schema))).fetchall()
-    return [RunInfo(*row[:-1], row[-1].isoformat(timespec="seconds")) for row in rows]
+    return [RunInfo(*[*told, loaded.isoformat(timespec="seconds")]) for *told, loaded in rows]
 
 
 def find_run(connection: psycopg.Connection[Any], at: Address, wanted: str | None) -> RunInfo:
