@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geoclass.grid import TileGrid, TileRange, cells
+from geoclass.grid import TileGrid, TileRange, cells, parse_crs
 from geoclass.labels import Labels
 from geoclass.outputs.preview import write_preview
 from geoclass.outputs.vector import write_gpkg
@@ -34,7 +34,7 @@ def made(folder: Path, tiles: int, dates: int, seed: int = 0) -> list[Path]:
     random, scheme = np.random.default_rng(seed), load_scheme("rsscn7")
     side = round(tiles**0.5)
     px = max(1, min(PREVIEW_PX, MOST_PREVIEW_PX // side))
-    grid, columns, rows = TileGrid("EPSG:26919"), *cells(TileRange(1400, 20900, 1400 + side, 20900 + side))
+    grid, columns, rows = TileGrid(parse_crs("EPSG:26919")), *cells(TileRange(1400, 20900, 1400 + side, 20900 + side))
     truth = (
         random.integers(0, len(scheme), (side // 8 + 1, side // 8 + 1)).repeat(8, 0).repeat(8, 1)[:side, :side].ravel()
     )

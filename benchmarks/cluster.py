@@ -16,7 +16,6 @@ import os
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter, sleep
@@ -24,7 +23,7 @@ from time import perf_counter, sleep
 import dask
 import psutil
 from distributed import Client, LocalCluster
-from kill import compare
+from kill import command, compare
 from made import make_bundle, make_scene
 
 import geoclass
@@ -121,21 +120,8 @@ def speed(here: Path, side: int, rounds: int, own_core: bool) -> None:
 
 def kills(here: Path, count: int, seed: int) -> None:
     rng = random.Random(seed)
-    words = [
-        sys.executable,
-        "-m",
-        "geoclass",
-        "-q",
-        "classify",
-        "scene.tif",
-        "--model",
-        "m.pt",
-        "--format",
-        "csv",
-        "-o",
-    ]
-    subprocess.run([*words, "whole"], cwd=here, env=ENVIRONMENT, check=True)
-    run = subprocess.Popen([*words, "killed", "--workers", "2"], cwd=here, env=ENVIRONMENT)
+    subprocess.run(command("whole"), cwd=here, env=ENVIRONMENT, check=True)
+    run = subprocess.Popen([*command("killed"), "--workers", "2"], cwd=here, env=ENVIRONMENT)
     journal, done = here / "killed" / ".scene.journal", 0
     while run.poll() is None:
         workers = workers_of(run.pid)

@@ -20,6 +20,7 @@ from geoclass.classify import classify
 from geoclass.predict import DEFAULT_BATCH
 from geoclass.runtimes.answers import Runner, TorchRunner
 from geoclass.runtimes.measuring import open_fp32
+from geoclass.runtimes.openvino_cpu import OpenvinoRunner
 
 
 @torch.inference_mode()
@@ -34,6 +35,7 @@ def bare(runner: Runner, meta: BundleMeta, tiles: int, batch_size: int) -> float
             for _ in range(meta.views):
                 runner.answers.network(batch)
     else:
+        assert isinstance(runner, OpenvinoRunner)
         images = batch.numpy()
 
         def run() -> None:

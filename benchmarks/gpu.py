@@ -51,6 +51,7 @@ def right(scene: Path, bundle: Bundle, device: str) -> bool:
             ).labels
             change = np.abs(found.probabilities - exact.probabilities)
             agree = float((found.probabilities.argmax(1) == exact.probabilities.argmax(1)).mean())
+            assert found.thumbnails is not None and exact.thumbnails is not None
             same = float((np.abs(found.thumbnails.astype(int) - exact.thumbnails) <= 1).mean())
             fine &= agree >= LEAST[precision] and same > 0.999 and found.tile_ids == exact.tile_ids
             print(
@@ -67,6 +68,7 @@ def waits(scene: Path, bundle: Bundle, device: torch.device, batch: int) -> str:
     block = plan.blocks()[0]
     with plan.mosaic.reader(plan.grid, plan.bands) as reader:
         pixels = read_block(reader, plan.grid, block).whole
+    assert pixels is not None  # the blocks of a scene like this are whole
     size = plan.grid.size_px
     for turn in range(3):  # the first turns take memory and choose kernels, which may wait
         torch.cuda.set_sync_debug_mode("error" if turn == 2 else "default")

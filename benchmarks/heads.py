@@ -60,7 +60,8 @@ def heads(tiles: TileSet, backbone: str, side: int, splits: int, kinds: list[str
     judged = dihedral_features(network, tiles, side, norm)
     for kind in kinds:
         for averaged in (False, True):
-            scores, fitting = {count: [] for count in VIEWS}, []
+            scores: dict[int, list[float]] = {count: [] for count in VIEWS}
+            fitting = []
             for seed in range(splits):
                 fit, test = split(tiles, seed)
                 start = time.perf_counter()

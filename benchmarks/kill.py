@@ -7,7 +7,6 @@ import argparse
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter
@@ -15,24 +14,11 @@ from time import perf_counter
 import numpy as np
 import pyogrio
 import rasterio
-from made import make_bundle, make_scene
+from made import classify_command, make_bundle, make_scene
 
 
 def command(name: str) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        "geoclass",
-        "-q",
-        "classify",
-        "scene.tif",
-        "--model",
-        "m.pt",
-        "-o",
-        name,
-        "--format",
-        "csv",
-    ]
+    return classify_command("--format", "csv", "-o", name)
 
 
 def main() -> None:

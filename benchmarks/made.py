@@ -1,5 +1,6 @@
 """Inputs that several benchmarks share: big scenes, bundles with random weights, and one that knows textures apart."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,11 @@ SIDE = 224
 COLUMN, ROW = 1400, 20900
 KINDS = 7
 FITTED_ON = 210
+
+
+def classify_command(*options: str) -> list[str]:
+    """geoclass classify of the scene and with the bundle in the folder where it is run."""
+    return [sys.executable, "-m", "geoclass", "-q", "classify", "scene.tif", "--model", "m.pt", *options]
 
 
 def make_scene(path: Path, rows: int, columns: int, seed: int = 0) -> Path:

@@ -29,7 +29,7 @@ import rasterio
 from made import make_bundle
 from rasterio.transform import from_origin
 
-from geoclass.grid import TileGrid, TileRange, cells
+from geoclass.grid import TileGrid, TileRange, cells, parse_crs
 from geoclass.labels import Labels
 from geoclass.outputs import preview, raster, summary, vector, webmap
 from geoclass.schemes import load_scheme
@@ -151,8 +151,8 @@ def one_run(folder: Path, name: str) -> dict[str, float]:
 
     predict.Predictor.__call__ = answers  # type: ignore[assignment, method-assign]  # the null model
     before, start = held_mb(), time.process_time()
-    options = {"out": folder / "out", "name": name, "runtime": "torch", "precision": "fp32", "force": True}
-    geoclass.classify(folder / "scene.tif", folder / "m.pt", **options)
+    scene, bundle, out = folder / "scene.tif", folder / "m.pt", folder / "out"
+    geoclass.classify(scene, bundle, out=out, name=name, runtime="torch", precision="fp32", force=True)
     return {"peak": peak_mb(), "before": before, "seconds": time.process_time() - start}
 
 
@@ -198,7 +198,14 @@ def made(tiles: int, seed: int = 0) -> Labels:
         "min_valid": 0.5,
     }
     return Labels(
-        TileGrid("EPSG:26919"), scheme, columns, rows, values, np.ones(len(truth), np.float32), pictures, info
+        TileGrid(parse_crs("EPSG:26919")),
+        scheme,
+        columns,
+        rows,
+        values,
+        np.ones(len(truth), np.float32),
+        pictures,
+        info,
     )
 
 

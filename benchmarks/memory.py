@@ -6,11 +6,10 @@ python benchmarks/memory.py [--tiles 2000 20000]
 import argparse
 import json
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from made import make_bundle, make_scene
+from made import classify_command, make_bundle, make_scene
 
 
 def main() -> None:
@@ -25,19 +24,7 @@ def main() -> None:
         for tiles in options.tiles:
             rows = max(2, round((tiles / 1.25) ** 0.5))
             make_scene(here / "scene.tif", rows, round(tiles / rows))
-            command = [
-                sys.executable,
-                "-m",
-                "geoclass",
-                "-q",
-                "classify",
-                "scene.tif",
-                "--model",
-                "m.pt",
-                "--name",
-                f"n{tiles}",
-            ]
-            subprocess.run(command, cwd=here, check=True)
+            subprocess.run(classify_command("--name", f"n{tiles}"), cwd=here, check=True)
             timings = json.loads((here / "out" / f"n{tiles}.json").read_text())["timings"]
             peak = timings["peak_memory_mb"]
             first = first or peak

@@ -44,7 +44,7 @@ from geoclass.runtimes.wanted import Choice
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
 
-road = importlib.import_module("geoclass.classify")  # the module: the package gives the function by this name
+road: Any = importlib.import_module("geoclass.classify")  # the module: the package gives the function by this name
 CHUNK_BYTES = 6 << 20
 
 

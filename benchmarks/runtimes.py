@@ -43,7 +43,7 @@ def eager(bundle: Bundle) -> Way:
 
 
 def ways_of(bundle: Bundle, brightness: torch.Tensor) -> dict[str, Way]:
-    ways = {"eager fp32": eager(bundle), "torch fp32": TorchRunner(bundle, torch.device("cpu"))}
+    ways: dict[str, Way] = {"eager fp32": eager(bundle), "torch fp32": TorchRunner(bundle, torch.device("cpu"))}
     for name in ("openvino", "onnx"):
         if installed(name):
             ways[f"{name} fp32"] = open_fp32(bundle, name)

@@ -61,7 +61,9 @@ class Loop:
         meta, found = self.bundle.meta, []
         for start in range(0, len(paths), batch):
             read = [read_picture(path, meta.bands, meta.sensor, None)[0] for path in paths[start : start + batch]]
-            found.append(self.served.batcher.network([squared(each, meta.size_px) for each in read]))
+            found.append(
+                self.served.batcher.network([squared(each, meta.size_px) for each in read if each is not None])
+            )
         return np.concatenate(found)
 
     def rate(self, paths: list[Path], batch: int, seconds: float) -> float:
@@ -183,7 +185,8 @@ def report(
 ) -> None:
     asyncio.run(load(options.callers, port, bodies, 2))  # warm
     process, each = psutil.Process(pid), options.seconds / options.slices
-    asked, answers, ratios, work = 0, [], [], []
+    answers: list[Got] = []
+    asked, ratios, work = 0, [], []
     for turn in range(options.slices):
         single = loop.rate(paths, 1, each / 4)
         begun = process_time()

@@ -47,6 +47,7 @@ from .runtimes.settling import (
     require_fit,
     settle,
     settle_journalled,
+    with_choice,
     workload_of,
 )
 from .runtimes.wanted import Choice, Wanted
@@ -260,13 +261,10 @@ def _run_to_files(
     blocks = plan.blocks()
     if progress:
         progress("preparing", 0, len(plan))
-
-    def manifest(choice: Choice) -> dict[str, Any]:
-        return _manifest(plan, settings, choice, thumbnail_px)
-
+    manifest = _manifest(plan, settings, thumbnail_px)
     settled = settle_journalled(workload, settings.wanted, folder, settings.overwrite, manifest)
     give_back()
-    with Journal(folder, manifest(settled.choice), restart=settings.overwrite) as journal:
+    with Journal(folder, with_choice(manifest, settled.choice), restart=settings.overwrite) as journal:
         todo = [block for block in blocks if block.number not in journal.done]
         done = sum(len(block) for block in blocks) - sum(len(block) for block in todo)
         try:
@@ -326,18 +324,18 @@ def _classified_here(
     readers: int | None,
 ) -> Iterator[tuple[int, Part]]:
     predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
-    on_cpu = workload.device.type == "cpu"
-    cores = os.cpu_count() or 1
-    threads = readers or (
-        READERS
-        if on_cpu and plan.mosaic.remote
-        else min(4, cores)
-        if on_cpu
-        else min(8 * len(predictors), max(8, cores))
-    )
-    overlap = not on_cpu or plan.mosaic.remote
-    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
+    on_cpu, remote = workload.device.type == "cpu", plan.mosaic.remote
+    threads = readers or _reading_threads(on_cpu, remote, len(predictors))
+    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap=not on_cpu or remote)
     return parts_of(pixels, predictors, plan.min_valid)
+
+
+def _reading_threads(on_cpu: bool, remote: bool, devices: int) -> int:
+    """GPUs want as many as can be kept busy. On the CPU the network needs the cores too, but who reads over a network waits."""
+    cores = os.cpu_count() or 1
+    if not on_cpu:
+        return min(8 * devices, max(8, cores))
+    return READERS if remote else min(4, cores)
 
 
 def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings) -> Result:
@@ -400,8 +398,8 @@ def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
     }
 
 
-def _manifest(plan: Plan, settings: Settings, choice: Choice, thumbnail_px: int) -> dict[str, Any]:
-    """What must be the same for an interrupted run to be continued."""
+def _manifest(plan: Plan, settings: Settings, thumbnail_px: int) -> dict[str, Any]:
+    """What, with the choice of the runtime, must be the same for an interrupted run to be continued."""
     tiles = np.stack([plan.columns, plan.rows])
     return {
         "inputs": plan.mosaic.fingerprints(),
@@ -412,7 +410,6 @@ def _manifest(plan: Plan, settings: Settings, choice: Choice, thumbnail_px: int)
         "sensor": plan.mosaic.sensor.model_dump(mode="json"),
         "tone": plan.tone.digest if plan.tone else None,
         "batch_size": settings.batch_size,
-        "network": choice.model_dump(mode="json"),
         "thumbnail_px": thumbnail_px,
         "version": __version__,
     }

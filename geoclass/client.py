@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from .database.run import RunInfo as RunInfo  # a public name of this module too
 from .errors import ServiceError
 from .files import replacing
 
@@ -82,20 +83,6 @@ class JobInfo:
     def over(self) -> bool:
         """Whether nothing more happens to it by itself."""
         return self.state not in ("queued", "running")
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """One result in the service's database: `view` shows its tiles there, `loaded` is when last, in ISO 8601."""
-
-    id: str
-    name: str | None
-    date: str | None
-    scheme: str
-    tiles: int
-    model: str | None
-    view: str
-    loaded: str
 
 
 T = TypeVar("T", JobInfo, RunInfo)

@@ -54,8 +54,7 @@ class FileReader:
     ) -> None:
         self.scene, self.path = scene, path
         self._resampling = resampling
-        # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
-        self._dataset = stack.enter_context(closing(open_dataset(path)))
+        self._dataset = opened(stack, path)
         self._alpha = scene.alpha_index
         self._vrt: rasterio.vrt.WarpedVRT | None = None
         self._blocks: FileBlocks | _PlacedBlocks | None = None
@@ -142,15 +141,11 @@ class FileReader:
         source, level = self._dataset, self._overview(indexes, shrink)
         if level is not None:
             shrink /= self._dataset.overviews(indexes[0])[level]
-            source = stack.enter_context(closing(open_dataset(self.path, overview_level=level)))
-        if self.scene.fake_alpha:
-            # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = stack.enter_context(closing(open_dataset(vrt_of(source, _source_name(self.path), tagged=False))))
+            source = opened(stack, self.path, overview_level=level)
         window, options = warping(self.scene, lattice, shrink, self._resampling)
         if options.get("add_alpha"):
             self._alpha = source.count + 1
-        self._vrt = rasterio.vrt.WarpedVRT(source, **options)
-        stack.callback(self._vrt.close)
+        self._vrt = warped_view(stack, self.scene, source, _source_name(self.path), options)
         return window
 
     def _overview(self, indexes: Sequence[int], shrink: float) -> int | None:
@@ -172,6 +167,12 @@ class FileReader:
             return None
         fit = [level for level, factor in enumerate(factors) if 1 < factor <= shrink * 1.001]
         return max(fit, key=lambda level: factors[level], default=None)
+
+
+def opened(stack: ExitStack, path: str, overview_level: int | None = None) -> rasterio.DatasetReader:
+    """`scene.open_dataset`, closed by `stack`."""
+    # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
+    return stack.enter_context(closing(open_dataset(path, overview_level)))
 
 
 def aligned_window(dataset: rasterio.DatasetReader, lattice: Lattice) -> tuple[LatticeWindow, float] | None:
@@ -224,6 +225,16 @@ def warping(
     elif scene.alpha_index is None:
         options["add_alpha"] = True
     return LatticeWindow(column, line, width, height), options
+
+
+def warped_view(
+    stack: ExitStack, scene: Scene, source: rasterio.DatasetReader, name: str, options: dict[str, Any]
+) -> rasterio.vrt.WarpedVRT:
+    """A file of `scene`, which a VRT reaches by `name`, resampled as `warping` says; closed by `stack`."""
+    if scene.fake_alpha:
+        # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
+        source = opened(stack, vrt_of(source, name, tagged=False))
+    return stack.enter_context(closing(rasterio.vrt.WarpedVRT(source, **options)))
 
 
 class _PlacedBlocks:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -13,12 +13,12 @@ import rasterio.enums
 import rasterio.vrt
 import rasterio.windows
 
-from .filereader import aligned_window, differs, shrink_to, warping
+from .filereader import aligned_window, differs, opened, shrink_to, warped_view, warping
 from .lattice import Lattice, LatticeWindow, Mask, Pixels
 from .remote.held import held, read_shared
 from .remote.opening import after_failure, environment, opened_name, read_again
-from .remote.virtual import source_window, standing_in, vrt_of
-from .scene import Scene, open_dataset
+from .remote.virtual import source_window, standing_in
+from .scene import Scene
 
 WARPING = threading.BoundedSemaphore(3)
 """Windows of remote files that are warped at once, of all threads: each holds its source's pixels twice."""
@@ -46,8 +46,7 @@ class RemoteReader:
 
     def _open(self) -> None:
         self._name = opened_name(self.path)
-        # `closing`, because a dataset's own context belongs to the thread that entered it, and another may close.
-        self._dataset = self._stack.enter_context(closing(open_dataset(self.path)))
+        self._dataset = opened(self._stack, self.path)
         self._alpha = self.scene.alpha_index
         self._vrt: rasterio.vrt.WarpedVRT | None = None
         self._warping: dict[str, Any] = {}
@@ -64,16 +63,7 @@ class RemoteReader:
         if self._warping.get("add_alpha"):
             self._alpha = self._dataset.count + 1
         if not self._held:
-            self._vrt = self._warped()
-
-    def _warped(self) -> rasterio.vrt.WarpedVRT:
-        source = self._dataset
-        if self.scene.fake_alpha:
-            # GDAL's warper would take a band tagged alpha for a mask: show it the same bands without the tag.
-            source = self._stack.enter_context(closing(open_dataset(vrt_of(source, self._name, tagged=False))))
-        vrt = rasterio.vrt.WarpedVRT(source, **self._warping)
-        self._stack.callback(vrt.close)
-        return vrt
+            self._vrt = warped_view(self._stack, self.scene, self._dataset, self._name, self._warping)
 
     def _reopen(self) -> None:
         self._stack.close()

@@ -6,6 +6,7 @@ a full run cannot pass by skipping.
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +108,12 @@ def small_disk() -> Iterator[Callable[[Path, int], Path]]:
         subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def coordinate_pixels(left_px: int, top_line: int, width: int, height: int) -> np.ndarray:
     """(3, height, width) uint8 whose values tell each pixel's place on the lattice, never 0.
 
@@ -130,6 +137,22 @@ def write_coordinates(
     with rasterio.open(path, "w", **{**options, **profile}) as dataset:
         dataset.write(pixels)
     return path
+
+
+def assert_same_outputs(here: Path, name: str, tiles: int) -> None:
+    """The run into `name` left what that into `whole` did: GeoPackage and CSV row by row, rasters, and nothing else."""
+    import pyogrio
+
+    whole, other = (
+        pyogrio.read_dataframe(here / folder / "scene.gpkg", layer="landcover") for folder in ("whole", name)
+    )
+    assert len(whole) == tiles
+    assert whole.equals(other)
+    assert (here / "whole" / "scene.csv").read_bytes() == (here / name / "scene.csv").read_bytes()
+    for raster in ("scene.tif", "scene.preview.tif"):
+        with rasterio.open(here / "whole" / raster) as a, rasterio.open(here / name / raster) as b:
+            assert np.array_equal(a.read(), b.read())
+    assert not [path for path in (here / name).iterdir() if path.name.startswith(".")], "something is left behind"
 
 
 @pytest.fixture(scope="session")

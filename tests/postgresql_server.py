@@ -5,7 +5,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from conftest import free_port
 
 ADMIN, PLANNER, PASSWORD = "postgres", "planner", "s3cret:pass"
 ENCODED = "s3cret%3Apass"
@@ -88,9 +88,7 @@ def running(folder: Path) -> Iterator[Server]:
             capture_output=True, text=True, **run,
         )  # fmt: skip
         assert made.returncode == 0, made.stderr
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         options = [part for key, value in OPTIONS.items() for part in ("-c", f"{key}={value}")]
         with (home / "log").open("w") as log:
             process = subprocess.Popen(

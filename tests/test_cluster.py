@@ -21,7 +21,7 @@ import pytest
 import rasterio
 import torch
 from click.testing import CliRunner
-from conftest import missing, write_coordinates
+from conftest import assert_same_outputs, free_port, missing, write_coordinates
 from PIL import Image
 
 import geoclass as library
@@ -117,19 +117,6 @@ def here(tmp_path_factory, bundle) -> Path:
     return folder
 
 
-def assert_same(here: Path, name: str) -> None:
-    whole, other = (
-        pyogrio.read_dataframe(here / folder / "scene.gpkg", layer="landcover") for folder in ("whole", name)
-    )
-    assert len(whole) == SIDE * SIDE
-    assert whole.equals(other)
-    assert (here / "whole" / "scene.csv").read_bytes() == (here / name / "scene.csv").read_bytes()
-    for raster in ("scene.tif", "scene.preview.tif"):
-        with rasterio.open(here / "whole" / raster) as a, rasterio.open(here / name / raster) as b:
-            assert np.array_equal(a.read(), b.read())
-    assert not [path for path in (here / name).iterdir() if path.name.startswith(".")], "something is left behind"
-
-
 def wait_for(here: Path, pattern: str, run: subprocess.Popen, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not list(here.glob(pattern)) and run.poll() is None and time.monotonic() < end:
@@ -168,7 +155,7 @@ def test_workers_killed_at_random(here, bundle):
     assert f"{SIDE * SIDE} tiles classified" in said
     assert re.search(r"2 workers on this machine; dashboard: http://127\.0\.0\.1:\d+/status", warned)
     assert "Traceback" not in warned
-    assert_same(here, "killed")
+    assert_same_outputs(here, "killed", SIDE * SIDE)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -201,7 +188,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(here, bundle):
     # It goes on in one process as well: what a block's part holds does not depend on who made it.
     code, said = classify(here, bundle, "stopped")
     assert code == 0, said
-    assert_same(here, "stopped")
+    assert_same_outputs(here, "stopped", SIDE * SIDE)
 
 
 def test_a_damaged_block_is_told_and_the_rest_is_done(here, bundle):
@@ -230,12 +217,6 @@ def test_a_damaged_block_is_told_and_the_rest_is_done(here, bundle):
 
 
 # With a scheduler of their own, as on a cluster.
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -295,7 +276,7 @@ def test_scheduler_killed_and_started_again(here, bundle, tmp_path):
         code, said = classify(*args)
     assert code == 0, said
     assert "1 workers at tcp://127.0.0.1:" in said
-    assert_same(here, "lost")
+    assert_same_outputs(here, "lost", SIDE * SIDE)
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
 from conftest import write_textures
-from desk_process import HEADERS, TOKEN, Desk, free_port, opened
+from geoclass_process import HEADERS, TOKEN, Process, labelling
 from playwright.sync_api import Browser, Page, expect
 from sklearn.metrics import cohen_kappa_score
 
@@ -28,11 +28,11 @@ WIDE, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def textures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """A desk on class folders of textures; its tiles are not labelled by the tests that share it but under own
     names."""
     folder = write_textures(tmp_path_factory.mktemp("textures") / "tiles", 16)
-    with opened(folder, "--who", "Ada", "--size", "64") as desk:
+    with labelling(folder, "--who", "Ada", "--size", "64") as desk:
         desk.folder = folder  # type: ignore[attr-defined]  # for the test of the lock
         yield desk
 
@@ -43,7 +43,7 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
     said: list[str] = []
     contexts = []
 
-    def opener(desk: Desk, who: str, view: dict[str, int] = WIDE) -> Page:
+    def opener(desk: Process, who: str, view: dict[str, int] = WIDE) -> Page:
         contexts.append(
             browser.new_context(viewport={"width": view["width"], "height": view["height"]}, accept_downloads=True)
         )
@@ -53,7 +53,7 @@ def show(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.add_init_script(
             f"localStorage.setItem('geoclass-desk-who', localStorage.getItem('geoclass-desk-who') ?? {who!r})"
         )
-        page.goto(desk.page)
+        page.goto(f"{desk.url}/#token={TOKEN}")
         page.wait_for_selector("#gallery .tile")
         return page
 
@@ -109,8 +109,8 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
     rsscn7: Path, show: Callable[..., Page], capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
 ) -> None:
     """Label 100 tiles, retrain twice, kill the server right after an answer, go on, export, train on the export."""
-    truth, port = classes_of(rsscn7), str(free_port())
-    desk = Desk(rsscn7, "--port", port, "--who", "Ada")
+    truth = classes_of(rsscn7)
+    desk = Process("label", str(rsscn7), "--no-browser", "--who", "Ada")
     request.addfinalizer(desk.end)
     page = show(desk, "Ada")
     names = page.locator("#classes .class span").all_inner_texts()
@@ -151,9 +151,9 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
     page.keyboard.press(str(names.index(truth[unsent]) + 1))  # nobody is there to keep it
     expect(page.locator("#notes")).to_contain_text("1 answer waits in this browser")
     answered[unsent] = truth[unsent]
-    with opened(rsscn7, "--port", port, "--who", "Ada"):
+    with labelling(rsscn7, "--port", str(desk.port), "--who", "Ada"):
         kept(page)
-        rows = list(csv.DictReader(io.StringIO(httpx.get(f"http://127.0.0.1:{port}/v1/desk/labels.csv").text)))
+        rows = list(csv.DictReader(io.StringIO(httpx.get(f"{desk.url}/v1/desk/labels.csv").text)))
         assert {short(row["key"]): row["label"] for row in rows} == answered
         assert len(rows) == 102
         page.click("#export-dataset")
@@ -170,7 +170,7 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
 # ---- acts of the page
 
 
-def test_several_tiles_mixed_notes_and_undo(textures: Desk, show: Callable[..., Page]) -> None:
+def test_several_tiles_mixed_notes_and_undo(textures: Process, show: Callable[..., Page]) -> None:
     page = show(textures, "Grace")
     tiles = [str(one.get_attribute("id")) for one in page.locator("#gallery .tile").all()]
     word = "id => document.querySelector(`#${id} .answer`).textContent"
@@ -205,7 +205,7 @@ def test_several_tiles_mixed_notes_and_undo(textures: Desk, show: Callable[..., 
     expect(page.locator("#status")).to_have_text("Nothing to undo.")
 
 
-def test_the_head_is_not_told_before_the_answer(textures: Desk, show: Callable[..., Page]) -> None:
+def test_the_head_is_not_told_before_the_answer(textures: Process, show: Callable[..., Page]) -> None:
     page = show(textures, "Edsger")
     told = httpx.get(f"{textures.url}/v1/desk/queue", params={"who": "Edsger"}).json()["tiles"]
     assert {tile["suggested"] for tile in told} == {None}
@@ -216,7 +216,7 @@ def test_the_head_is_not_told_before_the_answer(textures: Desk, show: Callable[.
     expect(page.locator("#status")).to_contain_text(f"the data: {classes_of(textures.folder)[tile]}")
 
 
-def test_two_people_agree_as_far_as_kappa_says(textures: Desk, show: Callable[..., Page]) -> None:
+def test_two_people_agree_as_far_as_kappa_says(textures: Process, show: Callable[..., Page]) -> None:
     first = show(textures, "Barbara")
     said: dict[str, dict[str, str]] = {"Barbara": {}, "Donald": {}}
     for number in "1231231231":
@@ -239,7 +239,7 @@ def test_two_people_agree_as_far_as_kappa_says(textures: Desk, show: Callable[..
     expect(row.locator("td").nth(1)).to_have_text(str(len(both)))
 
 
-def test_a_class_is_found_by_typing(textures: Desk, show: Callable[..., Page]) -> None:
+def test_a_class_is_found_by_typing(textures: Process, show: Callable[..., Page]) -> None:
     page = show(textures, "Alan")
     tile = focused(page)
     page.keyboard.press("/")
@@ -254,7 +254,7 @@ def test_a_class_is_found_by_typing(textures: Desk, show: Callable[..., Page]) -
 
 @pytest.mark.parametrize("view", [WIDE, PHONE], ids=["wide", "phone"])
 def test_accessible_and_not_wider_than_the_screen(
-    textures: Desk, show: Callable[..., Page], view: dict[str, int]
+    textures: Process, show: Callable[..., Page], view: dict[str, int]
 ) -> None:
     page = show(textures, "Radia", view)
     assert page.evaluate("document.documentElement.scrollWidth") <= view["width"]
@@ -268,7 +268,7 @@ def test_accessible_and_not_wider_than_the_screen(
     ] == []
 
 
-def test_a_page_without_the_token_asks_for_it_and_loses_no_answer(textures: Desk, show: Callable[..., Page]) -> None:
+def test_a_page_without_the_token_asks_for_it_and_loses_no_answer(textures: Process, show: Callable[..., Page]) -> None:
     page = show(textures, "Annie")
     page.evaluate("sessionStorage.clear()")
     page.goto(f"{textures.url}/?again")
@@ -287,11 +287,11 @@ def test_a_page_without_the_token_asks_for_it_and_loses_no_answer(textures: Desk
 # ---- what is refused
 
 
-def test_a_token_that_was_given_is_not_printed(textures: Desk) -> None:
+def test_a_token_that_was_given_is_not_printed(textures: Process) -> None:
     assert TOKEN not in "".join(textures.log)
 
 
-def test_writing_needs_the_token_and_the_own_page(textures: Desk) -> None:
+def test_writing_needs_the_token_and_the_own_page(textures: Process) -> None:
     body = {"act": "0" * 16, "who": "Mallory", "tiles": ["0" * 16], "kind": "skip"}
     address = f"{textures.url}/v1/desk/answers"
     assert httpx.post(address, json=body).status_code == 401
@@ -308,7 +308,7 @@ def test_writing_needs_the_token_and_the_own_page(textures: Desk) -> None:
         ({"kind": "erase"}, 422), ({"who": " "}, 422), ({"act": "short"}, 422), ({"note": "x" * 501}, 422), ({"tiles": []}, 422),
     ],
 )  # fmt: skip
-def test_wrong_answers_are_refused_in_one_line(textures: Desk, change: dict[str, object], status: int) -> None:
+def test_wrong_answers_are_refused_in_one_line(textures: Process, change: dict[str, object], status: int) -> None:
     tile = httpx.get(f"{textures.url}/v1/desk/queue", params={"who": "x"}).json()["tiles"][0]["id"]
     body = {"act": "1" * 16, "who": "Mallory", "tiles": [tile], "kind": "skip", **change}
     answer = httpx.post(f"{textures.url}/v1/desk/answers", json=body, headers=HEADERS)
@@ -316,7 +316,7 @@ def test_wrong_answers_are_refused_in_one_line(textures: Desk, change: dict[str,
     assert "\n" not in answer.json()["error"]
 
 
-def test_an_answer_that_is_sent_twice_is_kept_once(textures: Desk) -> None:
+def test_an_answer_that_is_sent_twice_is_kept_once(textures: Process) -> None:
     tile = httpx.get(f"{textures.url}/v1/desk/queue", params={"who": "Twice"}).json()["tiles"][0]["id"]
     body = {"act": "twice-twice-twice", "who": "Twice", "tiles": [tile], "kind": "mixed"}
     for _ in range(2):
@@ -326,14 +326,14 @@ def test_an_answer_that_is_sent_twice_is_kept_once(textures: Desk) -> None:
     assert [[one["id"] for one in each] for each in tiles] == [[tile], [tile]]
 
 
-def test_pictures_are_jpeg_and_others_are_not_there(textures: Desk) -> None:
+def test_pictures_are_jpeg_and_others_are_not_there(textures: Process) -> None:
     tile = httpx.get(f"{textures.url}/v1/desk/queue", params={"who": "x"}).json()["tiles"][0]["id"]
     found = httpx.get(f"{textures.url}/v1/desk/tiles/{tile}.jpg")
     assert found.headers["content-type"] == "image/jpeg" and found.content[:2] == b"\xff\xd8"
     assert httpx.get(f"{textures.url}/v1/desk/tiles/{'f' * 16}.jpg").status_code == 404
 
 
-def test_a_second_desk_on_the_same_data_is_refused_in_one_line(textures: Desk) -> None:
+def test_a_second_desk_on_the_same_data_is_refused_in_one_line(textures: Process) -> None:
     command = [sys.executable, "-m", "geoclass", "label", str(textures.folder), "--no-browser"]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert second.returncode == 2

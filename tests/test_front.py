@@ -20,9 +20,9 @@ import shapely
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner
 from conftest import write_coordinates
+from geoclass_process import HEADERS, TOKEN, Process, serving
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from service_process import HEADERS, TOKEN, Process, serving
 from test_webmap import DESK, PHONE
 
 from geoclass.cli import main

@@ -13,7 +13,7 @@ PACKAGE = Path(geoclass.__file__).parent
 
 # From the first room to the last. A module may import those before it.
 ORDER = [
-    "errors", "environment", "configs", "schemes", "sensors", "files", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
+    "errors", "environment", "configs", "schemes", "sensors", "files", "database.run", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
     "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
     "fileblocks", "vrt", "filereader", "remotereader", "reader",
     "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
@@ -28,7 +28,7 @@ ORDER = [
     "runtimes.openvino_cpu", "runtimes.cascade", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",
     "cluster.pictures",
-    "outputs.style", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
+    "outputs.style", "outputs.page", "outputs.colours", "outputs.lattice", "outputs.geopackage", "outputs.vector", "outputs.raster",
     "outputs.summary", "outputs.preview", "outputs.offline", "outputs.webmap", "outputs.contactsheet", "outputs.curves",
     "database.address", "database.connecting", "database.systems", "database.tables", "database.views", "database.styles",
     "database.copying", "database.reading", "database.browsing", "results", "database.loading", "remap",

@@ -113,13 +113,11 @@ def test_runs_over_other_tiles_are_told_apart(tmp_path, tiny_bundle):
 
     from geoclass.classify import Settings
     from geoclass.plan import make_plan
-    from geoclass.runtimes.wanted import Choice
 
     plan = make_plan([write_coordinates(tmp_path / "a.tif")], tiny_bundle)
     one = replace(plan, columns=np.array([0, 2]), rows=np.array([0, 2]))
     other = replace(plan, columns=np.array([2, 0]), rows=np.array([0, 2]))
-    choice = Choice(runtime="torch", precision="fp32")
-    manifests = [_manifest(plan, Settings(), choice, 8) for plan in (one, other)]
+    manifests = [_manifest(plan, Settings(), 8) for plan in (one, other)]
     assert manifests[0]["tiles"] != manifests[1]["tiles"]
     assert {path.name for path in _final_paths(plan, Settings(), tmp_path)} >= {"a.qml", "a.tif.aux.xml"}
 

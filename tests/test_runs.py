@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import missing
+from conftest import free_port, missing
 from PIL import Image
 
 from geoclass.bundle import load_bundle
@@ -283,12 +283,6 @@ def pair(store: Path) -> tuple[runs.RunRecord, runs.RunRecord]:
         (store / "second.pt").write_bytes(b"another")
         run.finish(store / "second.pt", "e" * 32, {"accuracy": 0.8125})
     return a, run.record
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

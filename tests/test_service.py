@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import rasterio
 from conftest import write_coordinates
+from geoclass_process import HEADERS, TOKEN, Process, serving, wait_for
 from PIL import Image
-from service_process import HEADERS, TOKEN, Process, serving, wait_for
 
 from geoclass.bundle import load_bundle
 from geoclass.client import Client

@@ -23,9 +23,9 @@ import numpy as np
 import psutil
 import pytest
 import rasterio
+from geoclass_process import HEADERS, TOKEN, Process, serving
 from PIL import Image
 from rasterio.transform import from_origin
-from service_process import HEADERS, TOKEN, Process, serving
 
 UPLOADS = int(os.environ.get("GEOCLASS_FUZZ", "300"))
 EXAMPLES = int(os.environ.get("GEOCLASS_EXAMPLES", "100"))

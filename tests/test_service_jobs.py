@@ -16,7 +16,7 @@ import pytest
 import rasterio
 from conftest import write_coordinates
 from fastapi import FastAPI
-from service_process import HEADERS, TOKEN, Process, serving, wait_for
+from geoclass_process import HEADERS, TOKEN, Process, serving, wait_for
 from starlette.testclient import TestClient
 
 from geoclass.classify import classify
@@ -146,7 +146,7 @@ def test_killed_under_load_and_started_again(tiny_bundle: Path, scene: Path, slo
     """kill -9 while jobs run, wait and arrive, and pictures are asked about: every accepted job finishes."""
     data = tmp_path / "data"
     roots = ["--allow-root", str(slow_scene.parent)]
-    server = Process("--model", str(tiny_bundle), "--data", str(data), *roots)
+    server = Process("serve", "--runtime", "torch", "--model", str(tiny_bundle), "--data", str(data), *roots)
     accepted: list[str] = []
 
     def send() -> None:

@@ -17,8 +17,8 @@ import pytest
 import shapely
 from conftest import write_coordinates
 from gateway import Gateway
+from geoclass_process import HEADERS, TOKEN, Process, serving, wait_for
 from postgresql_server import ENCODED, PASSWORD, PLANNER, Server
-from service_process import HEADERS, TOKEN, Process, serving, wait_for
 from test_postgis import FULL, assert_same, change, made, rows
 
 from geoclass.client import Client

@@ -19,7 +19,8 @@ from ..schemes import ClassScheme
 from ..tiletable import corners
 from .address import Address, parse_address, psycopg_or_refuse
 from .connecting import connected
-from .reading import Run, described, find_run
+from .reading import described, find_run
+from .run import RunInfo
 from .tables import postgis_schema
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class ClassCount:
 class Overview:
     """What a run holds. `bounds`: longitudes and latitudes in degrees (left, bottom, right, top), None without tiles."""
 
-    run: Run
+    run: RunInfo
     scheme: ClassScheme
     grid: TileGrid
     classes: tuple[ClassCount, ...]
@@ -115,7 +116,7 @@ def tiles_page(
     return _collection(rows, scheme, grid, limit)
 
 
-def _table(connection: psycopg.Connection[Any], at: Address, run: Run) -> tuple[str, int]:
+def _table(connection: psycopg.Connection[Any], at: Address, run: RunInfo) -> tuple[str, int]:
     """The table of a run's tiles, and the SRID there."""
     sql = psycopg_or_refuse().sql
     query = sql.SQL("SELECT tile_table, srid FROM {} WHERE id = %s").format(sql.Identifier(at.schema, "runs"))

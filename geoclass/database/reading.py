@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ..schemes import ClassScheme
 from .address import Address, parse_address, psycopg_or_refuse
 from .connecting import connected
 from .copying import Rows, unpack
+from .run import RunInfo
 from .tables import has_tables
 
 if TYPE_CHECKING:
@@ -30,21 +30,7 @@ class NoSuchRun(DatabaseError):
     """The database answers, and does not hold the run that is asked for."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """A result in a database. `loaded`: when last, in ISO 8601; `view`: the view that shows its tiles."""
-
-    id: str
-    name: str | None
-    date: str | None
-    scheme: str
-    tiles: int
-    model: str | None
-    view: str
-    loaded: str
-
-
-def list_runs(address: str | Address, schema: str | None = None) -> list[Run]:
+def list_runs(address: str | Address, schema: str | None = None) -> list[RunInfo]:
     """The results in a database, the last loaded first; none where nothing was ever loaded. Raises DatabaseError."""
     at = parse_address(address, schema)
     with connected(at, reading=True) as connection:
@@ -66,7 +52,7 @@ def read_run(address: str | Address, run: str | None = None, schema: str | None 
     return _labels(rows, scheme, grid, info, raw, f"run {found.id} in {at.shown}")
 
 
-def _runs(connection: psycopg.Connection[Any], at: Address) -> list[Run]:
+def _runs(connection: psycopg.Connection[Any], at: Address) -> list[RunInfo]:
     if not has_tables(connection, at):
         return []
     sql = psycopg_or_refuse().sql
@@ -75,11 +61,10 @@ def _runs(connection: psycopg.Connection[Any], at: Address) -> list[Run]:
         "JOIN {schema}.schemes s ON s.id = r.scheme ORDER BY r.loaded DESC, r.id"
     )
     rows = connection.execute(sql.SQL(query).format(schema=sql.Identifier(at.schema))).fetchall()
-    fields = ("id", "name", "date", "scheme", "tiles", "model", "view")
-    return [Run(**dict(zip(fields, row, strict=False)), loaded=row[-1].isoformat(timespec="seconds")) for row in rows]
+    return [RunInfo(*[*told, loaded.isoformat(timespec="seconds")]) for *told, loaded in rows]
 
 
-def find_run(connection: psycopg.Connection[Any], at: Address, wanted: str | None) -> Run:
+def find_run(connection: psycopg.Connection[Any], at: Address, wanted: str | None) -> RunInfo:
     """The run with this id or view, the only one where None is wanted. Raises NoSuchRun, one line with the remedy."""
     runs = _runs(connection, at)
     chosen = [run for run in runs if wanted is None or wanted in (run.id, run.view)]
@@ -95,7 +80,7 @@ def find_run(connection: psycopg.Connection[Any], at: Address, wanted: str | Non
 
 
 def described(
-    connection: psycopg.Connection[Any], at: Address, run: Run
+    connection: psycopg.Connection[Any], at: Address, run: RunInfo
 ) -> tuple[ClassScheme, TileGrid, dict[str, Any]]:
     """Classes, grid and provenance of a run. Raises DatabaseError where they are damaged."""
     sql = psycopg_or_refuse().sql
@@ -110,7 +95,7 @@ def described(
         raise _damaged(f"run {run.id} in {at.shown}", f"its description is wrong ({error})") from error
 
 
-def _has_raw(connection: psycopg.Connection[Any], at: Address, run: Run) -> bool:
+def _has_raw(connection: psycopg.Connection[Any], at: Address, run: RunInfo) -> bool:
     """Whether its tiles have raw probabilities; where one has, all must."""
     sql = psycopg_or_refuse().sql
     query = sql.SQL("SELECT count(raw_probabilities) > 0 FROM {}.tiles WHERE run = %s").format(
@@ -120,7 +105,7 @@ def _has_raw(connection: psycopg.Connection[Any], at: Address, run: Run) -> bool
     return bool(found and found[0])
 
 
-def _rows(connection: psycopg.Connection[Any], at: Address, run: Run, classes: int, raw: bool) -> Rows:
+def _rows(connection: psycopg.Connection[Any], at: Address, run: RunInfo, classes: int, raw: bool) -> Rows:
     sql = psycopg_or_refuse().sql
     query = (
         "COPY (SELECT tile_column, tile_row, class_id, valid_fraction, probabilities{raw} FROM {tiles} WHERE run = {run} "

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +22,8 @@ from ..datasets.pictures import RGB, read_picture
 from ..datasets.store import LAYER, SHARE, SPLITS, TABLE, Dataset, DatasetMeta, read_dataset
 from ..errors import GeoclassError
 from ..files import replacing
-from .style import plain, qml
+from .page import asset, whole_page
+from .style import qml
 
 PAGE = "index.html"
 PICTURE_PX = 128
@@ -36,10 +34,6 @@ ALL_CLASSES = 720
 MOST_SUSPECTS = 120
 BINS = 20
 READERS = 4
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'"
-)
 RULES = {
     "majority": "the class with the largest share of a tile",
     "nine-points": "nine regular points of a tile that agree",
@@ -61,32 +55,17 @@ def write_contact_sheet(folder: str | Path) -> Path:
     known, and the suspects of `suspects.csv`. It makes no request. Raises DatasetError and OutputError.
     """
     data = read_dataset(folder)
-    text = _page(_contents(data))
+    contents = _contents(data)
+    title = f"{contents['title']} – contact sheet"
+    text = whole_page(
+        title, asset("contactsheet.html"), ["page.css", "contactsheet.css"], ["contactsheet.js"], contents
+    )
     with replacing(data.folder / PAGE) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
     with replacing(data.folder / TABLE.replace(".gpkg", ".qml")) as temporary:
         # The style's renderer looks at `class`, the column of a result; the column of a dataset is `label`.
         temporary.write_text(qml(data.meta.scheme).replace('attr="class"', 'attr="label"'), encoding="utf-8")
     return data.folder / PAGE
-
-
-def _page(contents: Mapping[str, Any]) -> str:
-    # Inside a script element only "<" can end it; \u003c means the same to JSON.
-    values = json.dumps(plain(contents), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
-        "POLICY": POLICY,
-        "TITLE": html.escape(f"{contents['title']} – contact sheet"),
-        "STYLE": _asset("contactsheet.css"),
-        "SCRIPT": _asset("contactsheet.js"),
-        "DATA": values,
-    }
-    # Split, not replaced one after the other: a tile may be called %%SCRIPT%%.
-    pieces = _asset("contactsheet.html").split("%%")
-    return "".join(parts[piece] if at % 2 else piece for at, piece in enumerate(pieces))
-
-
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 # ---- what the page holds

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import json
 import math
 import re
 import zlib
@@ -27,6 +26,7 @@ from ..errors import OutputError
 from ..files import replacing
 from ..grid import IntArray, TileGrid, TileRange, slices
 from .lattice import Lattice
+from .page import asset, assets, in_script, policy
 
 MAX_CELLS = 4096 * 4096
 """The largest canvas that every browser grants, phones included. Pictures keep to it as well."""
@@ -74,8 +74,7 @@ class OfflineMap(folium.Map):
         super().__init__(tiles=None)
         self._name = "GeoclassMap"
         self.kind = kind
-        # Inside a script element only "<" can end it; \u003c means the same to JSON.
-        self.values = json.dumps(values, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+        self.values = in_script(values)
         self.later = later
         self.parts = ("webmap_grid", "webmap_page", *parts, kind)
         self.page = _Page(height="640px", title=title)
@@ -84,8 +83,8 @@ class OfflineMap(folium.Map):
     def render(self, **kwargs: Any) -> str:
         """Put the page's parts where folium puts a map's, then the layers that were added."""
         name, page = self.get_name(), self.get_root()
-        styles = "\n".join([leaflet_css(), *(asset(f"{sheet}.css") for sheet in dict.fromkeys(("webmap", self.kind)))])
-        scripts = "\n".join([leaflet_js(), *(asset(f"{part}.js") for part in self.parts)])
+        styles = leaflet_css() + "\n" + assets(f"{sheet}.css" for sheet in dict.fromkeys(("webmap", self.kind)))
+        scripts = leaflet_js() + "\n" + assets(f"{part}.js" for part in self.parts)
         held = f'<script type="application/json" id="{name}-data">{self.values}</script>'
         if self.later:
             held += f'<script type="text/plain" id="{name}-later">{self.later}</script>'
@@ -104,12 +103,7 @@ class OfflineMap(folium.Map):
 
 def write_page(path: Path, made: OfflineMap, overwrite: bool, hosts: Iterable[str] = ()) -> None:
     """Write a map as one HTML file. A policy in the page forbids it all requests but of pictures from `hosts`."""
-    policy = (
-        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-        f"img-src {' '.join(['data:', *hosts])}; base-uri 'none'; form-action 'none'"
-    )
-    element = Element(f'<meta http-equiv="Content-Security-Policy" content="{policy}" />')
-    made.page.header.add_child(element, "policy", 0)
+    made.page.header.add_child(Element(policy(hosts)), "policy", 0)
     text = made.page.render()
     with replacing(path, overwrite) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
@@ -233,7 +227,7 @@ def picture_data(picture: Image.Image, whole: npt.NDArray[np.bool_], most_px: in
     return "data:image/webp;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-# ---- Leaflet and our own files
+# ---- Leaflet
 
 _ICONS = {"icon": "icon", "iconRetina": "icon-2x", "shadow": "shadow"}
 
@@ -241,12 +235,6 @@ _ICONS = {"icon": "icon", "iconRetina": "icon-2x", "shadow": "shadow"}
 def icons() -> dict[str, str]:
     """The pictures of Leaflet's markers, for those that a notebook adds."""
     return {f"{key}Url": _image(f"marker-{name}.png") for key, name in _ICONS.items()}
-
-
-@cache
-def asset(name: str) -> str:
-    """The text of a file of this package."""
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def _leaflet(name: str) -> bytes:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +24,8 @@ from ..evaluation.scores import Evaluation
 from ..files import replacing, require_absent
 from ..schemes import ClassScheme
 from .colours import reader_colours
-from .style import plain, to_json
+from .page import asset, whole_page
+from .style import to_json
 
 Pictures = Callable[[Sequence[str]], Sequence[npt.NDArray[np.uint8] | None] | None]
 
@@ -36,10 +33,6 @@ GALLERY = 12
 """Pictures in a gallery."""
 PICTURE_PX = 224
 SHOWN_CLASSES = 3
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'"
-)
 
 
 def report_files(path: Path) -> tuple[Path, Path, Path]:
@@ -74,8 +67,10 @@ def write_report(
     models = _with_own_names(evaluations)
     numbers = _numbers(models, title)
     galleries = [_galleries(model.scored, pictures) for model in models]
-    page = {**numbers, "tiles": _tiles(models), "galleries": galleries}
-    texts = (_page(page), to_json(numbers, indent=1) + "\n", _table(models).to_csv(index=False))
+    contents = {**numbers, "tiles": _tiles(models), "galleries": galleries}
+    scripts = ["report_charts.js", "report.js"]
+    page = whole_page(str(numbers["title"]), asset("report.html"), ["report.css"], scripts, contents)
+    texts = (page, to_json(numbers, indent=1) + "\n", _table(models).to_csv(index=False))
     with ExitStack() as stack:
         for file, text in zip(files, texts, strict=True):
             stack.enter_context(replacing(file, overwrite)).write_bytes(text.encode("utf-8", "replace"))
@@ -200,25 +195,3 @@ def _jpeg(picture: npt.NDArray[np.uint8]) -> str:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=82)
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-# ---- the page
-
-
-def _page(page: dict[str, Any]) -> str:
-    # Inside a script element only "<" can end it; \u003c means the same to JSON.
-    values = json.dumps(plain(page), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
-        "TITLE": html.escape(str(page["title"])),
-        "POLICY": html.escape(POLICY),
-        "STYLE": _asset("report.css"),
-        "SCRIPT": _asset("report_charts.js") + "\n" + _asset("report.js"),
-        "DATA": values,
-    }
-    pieces = _asset("report.html").split("%%")  # odd pieces name a part; the parts themselves are not looked into
-    return "".join(parts[piece] if k % 2 else piece for k, piece in enumerate(pieces))
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,13 +22,10 @@ from ..files import replacing
 from ..grid import IntArray, TileGrid
 from ..schemes import ClassScheme
 from .colours import reader_colours
-from .style import plain
+from .page import asset, whole_page
 
 Purpose = Literal["estimation", "candidates", "reference", "labelling"]
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'"
-)
+STYLES = ["page.css", "answering.css", "reviewpage.css"]
 ASKS_CLASSES: tuple[Purpose, ...] = ("reference", "labelling")
 """Pages that ask for the class on each date, and not whether a tile became built-up."""
 PURPOSES: dict[Purpose, tuple[str, str]] = {
@@ -169,10 +162,12 @@ def write_review(
         "tiles": _tiles(entries, chips, map_page),
         "version": __version__,
     }
-    text = _page(contents).encode("utf-8", "replace")
+    title = f"{contents['title']} – review"
+    text = whole_page(title, asset("reviewpage.html"), STYLES, ["reviewpage.js"], contents)
+    whole = text.encode("utf-8", "replace")
     with replacing(path, overwrite) as temporary:
-        temporary.write_bytes(text)
-    return len(text)
+        temporary.write_bytes(whole)
+    return len(whole)
 
 
 def _require(entries: Sequence[Entry], chips: Chips, purpose: Purpose, scheme: ClassScheme | None) -> None:
@@ -248,26 +243,3 @@ def _tiles(entries: Sequence[Entry], chips: Chips, map_page: str | None) -> list
 
 def _base64(picture: bytes | None) -> str | None:
     return None if picture is None else base64.b64encode(picture).decode("ascii")
-
-
-# ---- the page
-
-
-def _page(contents: Mapping[str, Any]) -> str:
-    # Inside a script element only "<" can end it; \u003c means the same to JSON.
-    values = json.dumps(plain(contents), allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    parts = {
-        "POLICY": html.escape(POLICY),
-        "TITLE": html.escape(f"{contents['title']} – review"),
-        "STYLE": _asset("reviewpage.css"),
-        "SCRIPT": _asset("reviewpage.js"),
-        "DATA": values,
-    }
-    # Split, not replaced one after the other: a class may be called %%SCRIPT%%.
-    pieces = _asset("reviewpage.html").split("%%")
-    return "".join(parts[piece] if k % 2 else piece for k, piece in enumerate(pieces))
-
-
-@cache
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")

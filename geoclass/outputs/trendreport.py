@@ -7,7 +7,6 @@ import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,12 @@ from ..files import replacing
 from .changeqml import CHANCES
 from .changestyle import CATEGORIES, categories
 from .colours import reader_colours
+from .page import asset, whole_page
 from .trendfigures import Line, Way, curve, histogram, sankey, ways
 from .trendmaps import RGB, map_svg, photograph, place_at, scale_bar
 from .trendrows import all_numbers, class_rows, estimate_table, largest_moves, ledger_rows, matrix_rows, place_rows
 from .trendwords import headline, hectares, is_withheld, limits, listed, methods, percent, plural, signed
 
-POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; "
-    "base-uri 'none'; form-action 'none'"
-)
 BINS = 20
 MOST_NAMES = 12
 """Names of areas written on the maps; with more, only their outlines are drawn."""
@@ -65,24 +61,21 @@ def write_trend_report(
     if pictures and len(pictures) != len(trend.dates):
         raise ChangeError(f"{len(pictures)} pictures for {len(trend.dates)} dates; give one for each, or None")
     found = estimate if estimate is not None else trend.estimate
-    text = _template().render(_page(trend, change, drift, found, pictures, title))
+    contents = _contents(trend, change, drift, found, pictures, title)
+    body = _template().render(contents)
+    text = whole_page(contents["title"], body, ["report.css", "trendreport.css"], ["trendreport.js"])
     with replacing(path, overwrite) as temporary:
         temporary.write_bytes(text.encode("utf-8", "replace"))
     return path
 
 
 @cache
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
-
-
-@cache
 def _template() -> jinja2.Template:
     made = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    return made.from_string(_asset("trendreport.html"))
+    return made.from_string(asset("trendreport.html"))
 
 
-def _page(
+def _contents(
     trend: Trend,
     change: Change,
     drift: Mapping[str, Any] | None,
@@ -94,9 +87,6 @@ def _page(
     first, last = trend.dates[0], trend.dates[-1]
     estimated = _new_built(estimate)
     return {
-        "policy": POLICY,
-        "style": Markup(_asset("report.css") + _asset("trendreport.css")),
-        "script": Markup(_asset("trendreport.js")),
         "version": __version__,
         "title": title or f"Urban growth {first} to {last}",
         "facts": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -146,12 +146,12 @@ def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> S
 
 
 def settle_journalled(
-    workload: Workload, wanted: Wanted, journal: Path, restart: bool, manifest: Callable[[Choice], dict[str, Any]]
+    workload: Workload, wanted: Wanted, journal: Path, restart: bool, manifest: Mapping[str, Any]
 ) -> Settled:
     """`settle`, keeping what an interrupted run in the folder `journal` began with.
 
-    `manifest` is what this run's journal would say of a choice. With `restart` a run that was of something else, or that
-    cannot be gone on with here, is passed over.
+    `manifest` is what this run's journal says of it, before there is a choice. With `restart` a run that was of something
+    else, or that cannot be gone on with here, is passed over.
     """
     there = read_manifest(journal) or {}
     try:
@@ -160,10 +160,15 @@ def settle_journalled(
         begun = None  # there is none, or one of another version, which the journal will refuse
     if begun is None or not restart:
         return settle(workload, wanted, begun)
-    if there == json.loads(json.dumps(manifest(begun))):
+    if there == json.loads(json.dumps(with_choice(manifest, begun))):
         with suppress(OutputError):
             return _as_begun(workload, wanted, begun)
     return settle(workload, wanted)
+
+
+def with_choice(manifest: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    """A journal's manifest, complete: it also names what the network runs on."""
+    return {**manifest, "network": choice.model_dump(mode="json")}
 
 
 def open_predictors(workload: Workload, settled: Settled, thumbnail_px: int, tiles: int) -> list[Predictor]:

@@ -10,7 +10,7 @@ import pydantic
 
 from ..configs import config_names
 from ..database.browsing import Overview
-from ..database.reading import Run
+from ..database.run import RunInfo
 from ..grid import crs_text
 from .jobs import Job, State
 from .networks import Served
@@ -283,7 +283,7 @@ def job_facts(job: Job) -> dict[str, Any]:
     }
 
 
-def run_facts(run: Run) -> dict[str, Any]:
+def run_facts(run: RunInfo) -> dict[str, Any]:
     """A result in the database as RunFacts."""
     own = f"/v1/runs/{run.id}"
     kinds = {kind: f"{own}/results/{kind}" for kind in get_args(RunKind)}

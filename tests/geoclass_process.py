@@ -1,4 +1,4 @@
-"""A real `geoclass serve` on this machine, for tests: a process, its address, and ways to end it."""
+"""Real `geoclass serve` and `geoclass label` on this machine, for tests: a process, its address, and ways to end it."""
 
 import os
 import re
@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 TOKEN = "a-token-for-tests-only"
@@ -16,10 +16,10 @@ HEADERS = {"authorization": f"Bearer {TOKEN}"}
 
 
 class Process:
-    """A server that answers. `log` is all it printed; `more` goes into its environment."""
+    """`geoclass VERB` that answers, by itself on a free port. `log` is all it printed; `more` goes into its environment."""
 
-    def __init__(self, *options: str, **more: str) -> None:
-        command = [sys.executable, "-m", "geoclass", "serve", "--port", "0", "--runtime", "torch", *options]
+    def __init__(self, verb: str, *options: str, **more: str) -> None:
+        command = [sys.executable, "-m", "geoclass", verb, "--port", "0", *options]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GEOCLASS_TOKEN": TOKEN, **more}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
@@ -28,7 +28,7 @@ class Process:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.log.append(line)
-            if found := re.search(r"answers at (\S+)", line):
+            if found := re.search(r"(?:answers|desk is) at (\S+)", line):
                 self.url = found[1]
                 break
         else:
@@ -57,9 +57,17 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @contextmanager
-def serving(model: Path, data: Path, *options: str, **more: str) -> Iterator[Process]:
-    server = Process("--model", str(model), "--data", str(data), *options, **more)
+def running(verb: str, *options: str, **more: str) -> Iterator[Process]:
+    process = Process(verb, *options, **more)
     try:
-        yield server
+        yield process
     finally:
-        server.end()
+        process.end()
+
+
+def serving(model: Path, data: Path, *options: str, **more: str) -> AbstractContextManager[Process]:
+    return running("serve", "--runtime", "torch", "--model", str(model), "--data", str(data), *options, **more)
+
+
+def labelling(data: Path, *options: str) -> AbstractContextManager[Process]:
+    return running("label", str(data), "--no-browser", *options)
