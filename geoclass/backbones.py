@@ -15,6 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .environment import require_matching_torch
 from .errors import BundleError
+from .stages import SUFFIX, Stages, plain
 
 require_matching_torch()
 
@@ -48,6 +49,8 @@ def build(
 ) -> nn.Module:
     """The network `name` in evaluation mode: (N, bands, H, W) normalised brightness → (N, classes) logits.
 
+    With "+stages" after its name the classifier reads earlier stages, too (see `stages`).
+
     `weights` is "pretrained" (ImageNet), None (random, from `seed`) or a file of a state dict (.pth or .safetensors)
     whose classifier is left out where it has another number of classes. `bands` is their number
     or their names; others than red, green, blue adapt the first convolution (see `_filters_for`). Raises BundleError.
@@ -57,20 +60,25 @@ def build(
     names = list(bands) if not isinstance(bands, int) else [*RGB, *("further",) * bands][:bands]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(name, classes, len(names)).eval()
+        network = _network(plain(name), classes, len(names)).eval()
+        _pretrain(network, plain(name), weights, names)
+        return Stages(network, name, classes).eval() if name.endswith(SUFFIX) else network
+
+
+def _pretrain(network: nn.Module, name: str, weights: str | Path | None, names: Sequence[str]) -> None:
     if weights is None:
-        return network
+        return
     if weights != "pretrained":
         _load(network, read_state_dict(Path(weights)), str(weights), names)
     elif name in PACKAGED:
         _load(network, _packaged_weights(name), f"the packaged weights of {name}", names)
     else:
         _load(network, _hub_weights(name), f"weights of {name}", names)
-    return network
 
 
 def normalisation(name: str, bands: int = 3) -> Normalisation:
     """The input normalisation that the backbone's ImageNet weights expect; further bands take the mean of the three."""
+    name = plain(name)
     if name in PACKAGED:
         # Tan & Le's EfficientNet-Lite: (x − 127) / 128.
         return Normalisation((127.0,) * bands, (128.0,) * bands)

@@ -36,6 +36,7 @@ from .outputs.curves import write_curves
 from .predict import brightness_of, choose_device, shown
 from .schemes import ClassScheme, load_scheme
 from .sensors import Sensor, load_sensor
+from .stages import SUFFIX, plain
 from .views import TURNS
 
 Progress = Callable[[str, int, int], None]
@@ -70,7 +71,7 @@ class Method:
     `input_px` is the side to which tiles are resampled, `views` the number of turned and mirrored views whose answers
     are averaged. Without them the default backbone sees tiles at half their size (fine-tuned: at 5/7) from four sides:
     for frozen features that costs what one look at full size does and answers more steadily (docs/design/training.md).
-    Other backbones see tiles once, at full size.
+    Other backbones see tiles once, at full size. Heads on packaged backbones also read their earlier stages (see `stages`).
     """
 
     head: str = "logistic"
@@ -96,10 +97,12 @@ class Method:
 
     def settled(self, size_px: int) -> Method:
         """The same method with its input side and number of views decided, for tiles of `size_px`."""
-        reduced = self.backbone == backbones.DEFAULT and self.input_px is None and size_px >= LEAST_REDUCED_PX
-        share = TUNED_SHARE if self.head == "finetune" else FROZEN_SHARE
+        name, frozen = plain(self.backbone), self.head != "finetune"
+        reduced = name == backbones.DEFAULT and self.input_px is None and size_px >= LEAST_REDUCED_PX
+        share = FROZEN_SHARE if frozen else TUNED_SHARE
         side = self.input_px or (round(share * size_px) if reduced else size_px)
-        return replace(self, input_px=side, views=self.views or (TURNS if reduced else 1))
+        backbone = name + SUFFIX if frozen and name in backbones.PACKAGED else self.backbone
+        return replace(self, backbone=backbone, input_px=side, views=self.views or (TURNS if reduced else 1))
 
 
 def train(

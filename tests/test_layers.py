@@ -22,7 +22,7 @@ ORDER = [
     "datasets.pictures", "datasets.tileset", "datasets.fractions", "datasets.labelraster", "datasets.labelvector",
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
     "datasets.sources", "datasets.images", "datasets.candidates", "datasets.cutting", "datasets.folders", "datasets.making",
-    "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
+    "stages", "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
     "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.lanes", "runtimes.replayed",
     "runtimes.kept",
     "runtimes.openvino_cpu", "runtimes.cascade", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.measuring", "runtimes.sampling",

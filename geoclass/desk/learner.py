@@ -95,8 +95,8 @@ class Learner:
 
         if self.model is None:
             method = Method().settled(tiles.size_px)
-            network = backbones.build(method.backbone, classes=2, bands=tiles.bands)
-            norm, side = backbones.normalisation(method.backbone, len(tiles.bands)), method.input_px
+            network = backbones.build(backbones.DEFAULT, classes=2, bands=tiles.bands)
+            norm, side = backbones.normalisation(backbones.DEFAULT, len(tiles.bands)), method.input_px
         else:
             meta, network = self.model.meta, self.model.network()
             norm, side = backbones.Normalisation(meta.mean, meta.std), meta.input_px or meta.size_px

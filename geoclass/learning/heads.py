@@ -20,8 +20,9 @@ from ..views import TURNS
 Features = npt.NDArray[np.float32]
 _Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
-PENALTIES = (0.3, 0.1, 0.03)  # from the strongest, where the fit is quickest to find
+PENALTIES = (1.0, 0.3)  # from the strongest, where the fit is quickest to find
 COSTS = (1e-4, 3e-4, 1e-3)
+RIDGE = 0.1
 FOLDS = 3
 DRAWS = 10
 TREES = 300
@@ -70,9 +71,9 @@ class Head:
 def fit_head(kind: str, tiles: Labelled, *, averaged: bool = False, seed: int = 0) -> Head:
     """Fit `logistic`, `svm` or `forest`. With `averaged` tiles are judged by the mean of their turned views.
 
-    Features are first rescaled so that directions in which the views of one tile differ count for less: with S the
-    mean covariance of views about their tile's mean, features are multiplied by (S + tr(S)/F I)^-1/2, which is
-    within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a tile for a class. It
+    Features are first rescaled so that directions in which the views of one tile differ count for less: each feature is
+    brought to unit deviation, and with S the mean covariance of views about their tile's mean, features are multiplied
+    by (S + RIDGE tr(S)/F I)^-1/2, which is within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a tile for a class. It
     knows no labels and is taken from all tiles at once. The strength of regularisation is chosen by cross-validation on
     folds that keep classes in proportion and groups together: the least log loss (the most hits for the SVM, whose
     outputs are no logits), on one view a tile or on the mean of the turned views.
@@ -84,7 +85,7 @@ def fit_head(kind: str, tiles: Labelled, *, averaged: bool = False, seed: int = 
     held_out = [logits[judged] for logits in _held_out(fit, scaled, tiles, folds, strengths, averaged, seed)]
     best = _best(kind, held_out, tiles.classes[judged])
     answer = fit(scaled, tiles, strengths[best : best + 1], seed)[0]
-    weight = answer.weight.astype(np.float64) @ matrix
+    weight = answer.weight.astype(np.float64) @ matrix.T
     return Head(
         kind,
         weight.astype(np.float32),
@@ -127,13 +128,15 @@ def _held_out(
 
 
 def rescaled(features: Features) -> tuple[Features, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F), symmetric, and centre (F,)."""
+    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F) and centre (F,)."""
     pictures, views, width = features.shape
     centre = features.mean(axis=(0, 1), dtype=np.float64)
-    apart = (features - features.mean(axis=1, keepdims=True)).reshape(-1, width)
+    deviation = features.std(axis=(0, 1), dtype=np.float64)
+    unit = 1 / np.maximum(deviation, 1e-3 * max(float(deviation.mean()), 1e-12))
+    apart = ((features - features.mean(axis=1, keepdims=True)) * unit.astype(np.float32)).reshape(-1, width)
     values, vectors = np.linalg.eigh((apart.T @ apart).astype(np.float64) / len(apart))
     values = values.clip(min=0)
-    matrix = (vectors * (values + max(float(values.mean()), 1e-12)) ** -0.5) @ vectors.T
+    matrix = unit[:, None] * ((vectors * (values + RIDGE * max(float(values.mean()), 1e-12)) ** -0.5) @ vectors.T)
     flat = (features - centre.astype(np.float32)).reshape(-1, width) @ matrix.astype(np.float32)
     spread = float(np.sqrt(flat.var(axis=0).mean())) or 1.0
     return (flat / np.float32(spread)).reshape(pictures, views, width), matrix / spread, centre
