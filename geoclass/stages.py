@@ -42,7 +42,7 @@ class Stages(nn.Module):
         network.reset_classifier(0)  # type: ignore[operator]  # every network of timm has it
         self.network = network
         self.at = [at for at, _ in chosen]
-        width = int(network.head_hidden_size) + 2 * sum(stage["num_chs"] for _, stage in chosen)  # type: ignore[call-overload]  # timm's own attribute
+        width = int(network.head_hidden_size) + 2 * sum(stage["num_chs"] for _, stage in chosen)  # type: ignore[arg-type]  # a number, in all of timm's
         self.classifier = nn.Linear(width, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -130,7 +130,8 @@ class TestEveryHead:
         meta = load_bundle(path).meta
         assert meta == trained.meta
         assert meta.scheme.names == TEXTURES and meta.bands == ("red", "green", "blue")
-        assert (meta.backbone, meta.size_px, meta.gsd_m, meta.views) == ("efficientnet_lite0", SIZE_PX, 1.0, 1)
+        backbone = "efficientnet_lite0" + ("" if head == "finetune" else "+stages")
+        assert (meta.backbone, meta.size_px, meta.gsd_m, meta.views) == (backbone, SIZE_PX, 1.0, 1)
         assert meta.input_px is None and meta.training["source"] == "county"
         assert meta.training["tiles_per_class"] == dict.fromkeys(TEXTURES, 24)
         assert meta.training["method"]["head"] == head and meta.training["temperature"] == round(meta.temperature, 4)
@@ -144,7 +145,7 @@ class TestEveryHead:
 
     def test_only_what_is_trained_changes(self, made):
         _, trained, _, head = made
-        original = backbones.build("efficientnet_lite0", classes=3).state_dict()
+        original = backbones.build(trained.meta.backbone, classes=3).state_dict()
         differ = {
             name
             for name, t in trained.state.items()
@@ -361,7 +362,7 @@ class TestOtherImagery:
         rgb = train(root, sensor="naip", size_px=48).meta.training["cross_validated_accuracy"]
         assert rgb < 0.85  # what the other bands alone can tell
         own = backbones.build("efficientnet_lite0", classes=2).state_dict()["conv_stem.weight"]
-        adapted = bundle.state["conv_stem.weight"]
+        adapted = bundle.state["network.conv_stem.weight"]
         assert adapted.shape == (32, 4, 3, 3)
         assert torch.allclose(adapted[:, :3], own * 3 / 4) and torch.allclose(
             adapted[:, 3], own.mean(dim=1) * 3 / 4, atol=1e-6
