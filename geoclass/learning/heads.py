@@ -21,7 +21,7 @@ Features = npt.NDArray[np.float32]
 _Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 PENALTIES = (0.3, 0.1, 0.03)  # from the strongest, where the fit is quickest to find
-GIVEN_FOR_STEADINESS = 0.015
+GIVEN_FOR_STEADINESS = 0.02
 """Mean recall of the classes that a stronger penalty may cost: labels then change less when a file is stored anew."""
 FEW_TILES = 10
 """A class of fewer tiles is easily drowned by a strong penalty, and its recall tells too little to notice it."""
