@@ -97,9 +97,9 @@ def assert_agree(county: Path, result, inputs, least: float, outline: shapely.Ge
     assert agreement >= least, f"{agreement:.3%} of {len(whole)} labels agree"
 
 
-# Recompressed and resampled copies are other pixels, and a tile near the border of two classes may cross it. 96.6 to
+# Recompressed and resampled copies are other pixels, and a tile near the border of two classes may cross it. 98.6 to
 # 99.7 % were measured on a whole county (docs/benchmarks.md); with some 110 tiles one tile is 0.9 %.
-RESAMPLED = 0.95
+RESAMPLED = 0.97
 
 # A corner of the county: 13 × 9 tiles and odd margins, so that the variants need not classify all of it.
 X, Y, WIDTH, HEIGHT = 33, 47, 13 * 224 + 97, 9 * 224 + 101
@@ -189,7 +189,7 @@ def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--head", "svm"],
+        ["--head", "svm", "--sample-frac", "0.5"],
         ["--head", "forest"],
         ["--head", "finetune", "--epochs", "3", "--consistency", "0"],
         ["--backbone", "efficientnet_lite0", "--input-size", "224", "--views", "1", "--sample-frac", "0.5"],
