@@ -189,7 +189,7 @@ def test_real_imagery_needs_no_flag_but_the_sensor(county, test_data, tmp_path, 
 @pytest.mark.parametrize(
     "options",
     [
-        ["--head", "svm", "--sample-frac", "0.5"],
+        ["--head", "svm"],
         ["--head", "forest"],
         ["--head", "finetune", "--epochs", "3", "--consistency", "0"],
         ["--backbone", "efficientnet_lite0", "--input-size", "224", "--views", "1", "--sample-frac", "0.5"],
