@@ -95,6 +95,7 @@ class Learner:
 
         if self.model is None:
             method = Method().settled(tiles.size_px)
+            # The last features alone: the desk's queue and its head were measured on these.
             network = backbones.build(backbones.DEFAULT, classes=2, bands=tiles.bands)
             norm, side = backbones.normalisation(backbones.DEFAULT, len(tiles.bands)), method.input_px
         else:

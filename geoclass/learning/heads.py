@@ -27,6 +27,7 @@ FEW_TILES = 10
 """A class of fewer tiles is easily drowned by a strong penalty, and its recall tells too little to notice it."""
 COSTS = (1e-4, 3e-4, 1e-3)
 RIDGE = 0.1
+"""The share of the mean nuisance variance that is added to all: the less, the more the worst directions are damped."""
 FOLDS = 3
 DRAWS = 10
 TREES = 300
@@ -77,7 +78,8 @@ def fit_head(kind: str, tiles: Labelled, *, averaged: bool = False, seed: int = 
 
     Features are first rescaled so that directions in which the views of one tile differ count for less: each feature is
     brought to unit deviation, and with S the mean covariance of views about their tile's mean, features are multiplied
-    by (S + RIDGE tr(S)/F I)^-1/2, which is within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech) with a tile for a class. It
+    by (S + RIDGE tr(S)/F I)^-1/2, which is within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006,
+    Interspeech) with a tile for a class. It
     knows no labels and is taken from all tiles at once. The strength of regularisation is chosen by cross-validation on
     folds that keep classes in proportion and groups together, on one view a tile or on the mean of the turned views:
     the strongest whose mean recall is not more than GIVEN_FOR_STEADINESS below the best (where a class has few tiles the
