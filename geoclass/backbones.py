@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .environment import require_matching_torch
 from .errors import BundleError
-from .stages import SUFFIX, Stages, plain
+from .stages import SUFFIX, Stages, inner_state, plain
 
 require_matching_torch()
 
@@ -186,9 +186,13 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _load(network: nn.Module, state: Mapping[str, torch.Tensor], where: str, bands: Sequence[str]) -> None:
-    """Load `state` by name, leaving out a classifier of other size and fitting the first convolution to `bands`."""
+    """Load `state` by name, leaving out a classifier of other size or of a network with stages, and fitting the first
+    convolution to `bands`."""
     own = network.state_dict()
     head = {f"{classifier_name(network)}.{part}" for part in ("weight", "bias")}
+    inner = inner_state(state)
+    if inner is not None:
+        state = {**inner, **{name: own[name] for name in head}}
     fitted = dict(state)
     for name, tensor in own.items():
         value = state.get(name)

@@ -9,6 +9,8 @@ deviations over hundreds of places hardly move when a file is stored or resample
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
@@ -16,6 +18,9 @@ from .errors import BundleError
 
 SUFFIX = "+stages"
 """What follows the name of a backbone whose classifier reads earlier stages, too."""
+
+INNER = "network."
+"""What the names of the backbone's own tensors begin with in such a network."""
 
 REDUCTIONS = (8, 16)
 LEAST_VARIANCE = 1e-4
@@ -25,6 +30,14 @@ LEAST_VARIANCE = 1e-4
 def plain(name: str) -> str:
     """The backbone's name without the suffix."""
     return name.removesuffix(SUFFIX)
+
+
+def inner_state(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor] | None:
+    """The backbone's own tensors, without any classifier, of a state that is a `Stages` network's; None for any other."""
+    others = {name for name in state if not name.startswith(INNER)}
+    if others != {"classifier.weight", "classifier.bias"}:
+        return None
+    return {name.removeprefix(INNER): tensor for name, tensor in state.items() if name not in others}
 
 
 class Stages(nn.Module):

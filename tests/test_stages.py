@@ -6,6 +6,7 @@ import torch
 
 from geoclass import backbones
 from geoclass.errors import BundleError
+from geoclass.learning import finetune
 from geoclass.stages import LEAST_VARIANCE, plain
 from geoclass.train import Method
 
@@ -60,3 +61,26 @@ def test_heads_on_packaged_backbones_read_them_and_nothing_else_does():
     assert Method(head="finetune").settled(224).backbone == "efficientnet_lite0"
     assert Method(backbone="resnet18").settled(224).backbone == "resnet18"
     assert plain("efficientnet_lite0+stages") == plain("efficientnet_lite0") == "efficientnet_lite0"
+
+
+def test_fine_tuning_knows_the_stages_within():
+    whole, plain_one = (
+        backbones.build(name, classes=3, weights=None) for name in ("efficientnet_lite0+stages", "efficientnet_lite0")
+    )
+    assert [len(names) for names in finetune.stages(whole)] == [len(names) for names in finetune.stages(plain_one)]
+    finetune._freeze(whole, finetune.Recipe(layers="last"))
+    finetune._freeze(plain_one, finetune.Recipe(layers="last"))
+    trained = {name.removeprefix("network.") for name, p in whole.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in plain_one.named_parameters() if p.requires_grad}
+    assert "conv_stem.weight" not in trained
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite0+stages"])
+def test_weights_of_a_network_with_stages_begin_another(name, tmp_path):
+    first = backbones.build("efficientnet_lite0+stages", classes=3, weights=None, seed=7)
+    torch.save(first.state_dict(), tmp_path / "w.pth")
+    other = backbones.build(name, classes=5, weights=tmp_path / "w.pth").state_dict()
+    own = {key.removeprefix("network."): tensor for key, tensor in first.state_dict().items()}
+    found = {key.removeprefix("network."): tensor for key, tensor in other.items()}
+    assert found.keys() == own.keys() and found["classifier.weight"].shape[0] == 5
+    assert all(torch.equal(found[key], own[key]) for key in own if not key.startswith("classifier."))

@@ -23,6 +23,7 @@ from ..errors import BundleError, GeoclassError
 from ..files import replacing
 from ..predict import brightness_of
 from ..runtimes.answers import keep_large_buffers, resampled
+from ..stages import INNER, Stages
 from .augment import Augmentation, augmented
 from .heads import NEVER, start_layer
 
@@ -410,8 +411,9 @@ def _log_loss(logits: npt.NDArray[np.float32], classes: npt.NDArray[np.int64]) -
 def stages(network: nn.Module) -> list[list[str]]:
     """The names of the parameters, from the input to the classifier, by stage: every block of blocks is one."""
     found: dict[str, list[str]] = {}
+    within = INNER if isinstance(network, Stages) else ""
     for name, _ in network.named_parameters():
-        parts = name.split(".")
+        parts = name.removeprefix(within).split(".")
         key = ".".join(parts[:2]) if len(parts) > 2 and parts[1].isdigit() else parts[0]
         found.setdefault(key, []).append(name)
     return list(found.values())
