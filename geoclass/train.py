@@ -23,7 +23,7 @@ from .cluster.pictures import answered, picture_job
 from .datasets.duplicates import prints_of
 from .datasets.store import read_tiles
 from .datasets.tileset import TRAIN, VALIDATION, TileSet
-from .errors import DatasetError, GeoclassError
+from .errors import BundleError, DatasetError, GeoclassError
 from .evaluation.metrics import expected_calibration_error, fit_temperature
 from .files import require_absent, require_writable
 from .forest import dump_forest
@@ -306,6 +306,10 @@ def _headed(work: _Work) -> _Fitted:
         work.network, tiles, work.norm, input_px=method.input_px, device=work.device, cache=work.cache,
         extractor=_extractor(work) if work.spread else None, progress=work.progress,
     )  # fmt: skip
+    if not np.isfinite(features).all():
+        raise BundleError(
+            f"{method.backbone} gives features that are too large or no numbers; choose another --backbone or --weights"
+        )
     if work.progress:
         work.progress("fitting", 0, 1)
     fractions = tiles.fractions if method.soft else None

@@ -1,14 +1,17 @@
 """Networks whose classifier reads earlier stages: what they read, and where there are none."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from conftest import TEXTURE_PX, write_textures
 
 from geoclass import backbones
 from geoclass.errors import BundleError
 from geoclass.learning import finetune
 from geoclass.stages import LEAST_VARIANCE, plain
-from geoclass.train import Method
+from geoclass.train import Method, train
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,11 @@ def test_weights_of_a_network_with_stages_begin_another(name, tmp_path):
     found = {key.removeprefix("network."): tensor for key, tensor in other.items()}
     assert found.keys() == own.keys() and found["classifier.weight"].shape[0] == 5
     assert all(torch.equal(found[key], own[key]) for key in own if not key.startswith("classifier."))
+
+
+@pytest.mark.parametrize("name", ["mobileone_s0", "mobileone_s0+stages"])
+def test_features_that_overflow_are_refused(name, tmp_path):
+    """With random weights its answers are of the order of 1e15."""
+    tiles = write_textures(tmp_path / "t", 2)
+    with pytest.raises(BundleError, match=re.escape(f"{name} gives features that are too large")):
+        train(tiles, size_px=TEXTURE_PX, backbone=name, weights=None, cache=False)

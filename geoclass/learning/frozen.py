@@ -67,4 +67,5 @@ class FrozenNetwork:
             x = (resampled(view.float(), self.side) - self.mean) / self.std
             made.append(self.network(x.contiguous(memory_format=torch.channels_last)))
         assert len(made) == VIEWS
-        return np.asarray(torch.stack(made, dim=1).float().cpu().numpy(), np.float16)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and training refuses it
+            return np.asarray(torch.stack(made, dim=1).float().cpu().numpy(), np.float16)
