@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import shapely
 
 from .errors import GridError
 
+MOST_POINTS = 200_000
+"""Points that may be set along the edges of an AOI."""
 NAME_COLUMNS = ("name", "NAME", "Name", "title", "label", "id")
 
 
@@ -25,7 +28,9 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
     if not path.exists():
         raise GridError(f"no such AOI file: {path}; check the path given with --aoi")
     try:
-        frame = pyogrio.read_dataframe(path)
+        with warnings.catch_warnings():  # of several layers, and of geometries that the checks below tell better
+            warnings.simplefilter("ignore")
+            frame = pyogrio.read_dataframe(path)
     except Exception as error:  # pyogrio, GDAL, GEOS and pyproj each raise their own types for a damaged file
         raise GridError(
             f"{path} cannot be read as a vector file; give GeoJSON, GeoPackage or Shapefile ({_short(error)})"
@@ -43,7 +48,7 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
             f"{path} holds no polygon with an area (points or lines only, or collapsed outlines); draw polygons"
         )
     try:
-        frame = frame.to_crs(crs)
+        frame = _followed(frame, crs).to_crs(crs)
     except (pyproj.exceptions.ProjError, ValueError) as error:
         raise GridError(f"{path} cannot be brought into {crs.name!r}: {_short(error)}; check its CRS") from error
     finite = frame.geometry.bounds.apply(lambda column: column.abs() < 1e12).all(axis=1)
@@ -76,6 +81,17 @@ def outlines_from_text(texts: Sequence[Sequence[str]], crs: pyproj.CRS) -> gpd.G
     if not texts:
         return None
     return gpd.GeoDataFrame({"name": [t[0] for t in texts]}, geometry=[shapely.from_wkt(t[1]) for t in texts], crs=crs)
+
+
+def _followed(frame: gpd.GeoDataFrame, crs: pyproj.CRS) -> gpd.GeoDataFrame:
+    """The frame with points set along its edges where it changes its CRS: an edge along a parallel, as many borders are,
+    is a curve in UTM and lies up to kilometres from the straight line between its ends."""
+    if frame.crs == crs or frame.crs.equals(crs, ignore_axis_order=True):
+        return frame
+    step = 0.01 if frame.crs.is_geographic else 1000.0 / frame.crs.axis_info[0].unit_conversion_factor
+    shapes = frame.geometry.to_numpy()
+    step = max(step, float(shapely.length(shapes).sum()) / MOST_POINTS)
+    return frame.set_geometry(gpd.GeoSeries(shapely.segmentize(shapes, step), index=frame.index, crs=frame.crs))
 
 
 def _short(error: BaseException) -> str:

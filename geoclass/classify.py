@@ -28,13 +28,14 @@ from .cluster.classifying import classified, job_of
 from .cluster.crew import Say, Spread, cluster_device, require_cluster
 from .doctor import examine, refuse_unfit
 from .errors import ClusterError, GeoclassError, GridError, OutputError, SceneError, UnfitError
-from .files import require_absent, require_plain_name, require_writable, write_errors
+from .files import require_absent, require_plain_folder, require_plain_name, require_writable, write_errors
 from .gathering import gather
 from .grid import AoiRule, bounding_range
 from .journal import Journal, Part, began_publishing
 from .labels import Labels
 from .matching import match_colours
 from .outputs import preview, raster, summary, vector, webmap
+from .outputs.lattice import Lattice
 from .parts import parts_of
 from .plan import Plan, make_plan
 from .remote.opening import READERS
@@ -250,11 +251,14 @@ def _run_to_files(
 ) -> Result:
     started = perf_counter()
     require_plain_name(plan.name)
+    require_plain_folder(out)
     finals = _final_paths(plan, settings, out)
     _spare_inputs(plan, finals)
     require_writable(out)
     # Found out now, not after hours of classifying.
-    webmap.require_drawable(bounding_range(plan.columns, plan.rows))
+    extent = bounding_range(plan.columns, plan.rows)
+    webmap.require_drawable(extent)
+    Lattice.over(plan.grid, extent)
     folder = out / f".{plan.name}.journal"
     if not began_publishing(folder):
         require_absent(finals, settings.overwrite)

@@ -66,7 +66,7 @@ def _scene(scene: Scene) -> dict[str, Any]:
         grid = Mosaic((scene,)).default_grid()
         facts |= {
             "CRS": crs_text(scene.require_georeference()),
-            "bounds": ", ".join(f"{value:.6g}" for value in scene.bounds),
+            "bounds": ", ".join(f"{round(value, 6):.12g}" for value in scene.bounds),
             "grid": f"{grid.prefix}_…, tiles of {grid.side_m:g} m at {grid.gsd_m:g} m",
         }
     except GeoclassError as error:

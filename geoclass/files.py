@@ -39,6 +39,9 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
+LONGEST_NAME = 200
+"""Bytes that the name of outputs may have."""
+
 Stamp = tuple[int, int]
 """Size in bytes and time of the last change in nanoseconds."""
 
@@ -68,9 +71,27 @@ def spare_inputs(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) -
 
 
 def require_plain_name(name: str) -> None:
-    """Raise OutputError where `name` cannot be the start of file names."""
-    if re.search(r'[/\\:*?"<>|\x00-\x1f]', name) or name.startswith("."):
+    """Raise OutputError where `name` cannot be the start of file names.
+
+    `;` and `!` mean something in a path to pyogrio; a file system's limit for a name, mostly 255 bytes, must leave
+    room for what is added: a journal's or a temporary file's name.
+    """
+    if re.search(r'[/\\:*?"<>|;!\x00-\x1f]', name) or name.startswith("."):
         raise OutputError(f"{name!r} cannot be the name of files; give a plain --name")
+    length = len(os.fsencode(name))
+    if length > LONGEST_NAME:
+        raise OutputError(
+            f"{name[:40]!r}… ({length} bytes) is too long for a name of files; give one of up to {LONGEST_NAME} with --name"
+        )
+
+
+def require_plain_folder(folder: Path) -> None:
+    """Raise OutputError where pyogrio could not write into `folder`: it reads `!` as the end of an archive's name, and
+    leaves out line breaks and tabs."""
+    if re.search(r"[!\t\r\n]", str(folder)):
+        raise OutputError(
+            f"{str(folder)!r} cannot be the folder of outputs (a '!', tab or line break); give another -o"
+        )
 
 
 def require_writable(folder: Path, option: str = "-o") -> None:

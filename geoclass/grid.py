@@ -34,6 +34,9 @@ Bounds = tuple[float, float, float, float]
 AoiRule = Literal["touches", "center", "within"]
 IntArray = npt.NDArray[np.int64]
 
+MAX_SIZE_PX = 65_536
+"""Longest side of a tile."""
+
 BATCH_TILES = 16_384
 """Tiles handled together where each costs an object or a copy: few enough that several batches fit in any memory, enough
 that what a batch costs by itself does not count."""
@@ -79,8 +82,8 @@ class TileGrid:
             raise GridError(
                 f"the grid needs a projected CRS, not {self.crs.name!r}; give one with --crs, as in --crs EPSG:26919"
             )
-        if not 1 <= self.size_px <= 65_536:
-            raise GridError(f"the tile size is {self.size_px} px; give --size from 1 to 65536")
+        if not 1 <= self.size_px <= MAX_SIZE_PX:
+            raise GridError(f"the tile size is {self.size_px} px; give --size from 1 to {MAX_SIZE_PX}")
         if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
             raise GridError(f"the ground sampling distance is {self.gsd_m} m; give --gsd above 0")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +14,7 @@ import numpy as np
 from .aoi import read_aoi
 from .blocks import TileBlock, plan_blocks
 from .bundle import Bundle, load_bundle
-from .errors import GridError, SceneError
+from .errors import GeoclassError, GridError, SceneError
 from .grid import AoiRule, IntArray, TileGrid, parse_crs
 from .history.registry import resolve
 from .mosaic import Mosaic, open_mosaic
@@ -93,6 +95,8 @@ def make_plan(
     bundle = model if isinstance(model, Bundle) else load_bundle(resolve(model))
     if min_valid is not None:
         check_fraction("--min-valid", min_valid)
+    if date:
+        _require_date(date)
     named = "" if isinstance(model, Bundle) else str(model)
     indexes = [item for item in inputs if str(item).endswith(INDEX_SUFFIX)]
     if indexes and len(inputs) > 1:
@@ -188,6 +192,16 @@ def _plan_from_index(
         note=index.note,
         left_out=index.below_min_valid + int(np.count_nonzero(index.valid_fraction < used)),
     )
+
+
+def _require_date(date: str) -> None:
+    """Raise GeoclassError where `date` is none: `change` could not tell the dates' order."""
+    try:
+        if not re.fullmatch(r"\d{4}(-\d\d(-\d\d)?)?", date):
+            raise ValueError
+        datetime.date.fromisoformat(f"{date}-01-01"[:10])
+    except ValueError:
+        raise GeoclassError(f"--date {date!r} is no date; give one as 2016, 2016-07 or 2016-07-14") from None
 
 
 def _require_bands(mosaic: Mosaic, bundle: Bundle) -> None:

@@ -117,7 +117,8 @@ class Scene:
         """The scene's CRS. Raises SceneError where it has none, or no geotransform."""
         if self.crs is None:
             raise SceneError(
-                f"{self.files[0]} has no CRS; assign the one it is in, as in: gdal_edit.py -a_srs EPSG:26919 {self.files[0]}"
+                f"{self.files[0]} has no CRS; assign the one it is in, as in: gdal_edit.py -a_srs EPSG:26919 {self.files[0]} "
+                "(ground control points only: warp it with gdalwarp)"
             )
         if not (self.crs.is_projected or self.crs.is_geographic):
             raise SceneError(

@@ -17,7 +17,7 @@ from PIL import Image
 from .aoi import outlines_as_text, read_aoi
 from .blocks import BlockPixels
 from .errors import GridError
-from .files import replacing, require_absent, require_plain_name, require_writable, write_errors
+from .files import replacing, require_absent, require_plain_folder, require_plain_name, require_writable, write_errors
 from .grid import AoiRule, TileGrid, parse_crs
 from .mosaic import Mosaic, open_mosaic
 from .reader import Pixels
@@ -64,6 +64,7 @@ def tile(
     area = read_aoi(aoi, grid.crs) if aoi is not None else None
     named = name or mosaic.name
     require_plain_name(named)
+    require_plain_folder(out)
     path = out if out.name.endswith(INDEX_SUFFIX) else out / f"{named}{INDEX_SUFFIX}"
     folder = path.with_name(path.name.removesuffix(INDEX_SUFFIX) + ".chips") if chips else None
     require_absent([item for item in (path, folder) if item], overwrite)

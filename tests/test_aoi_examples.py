@@ -1,6 +1,7 @@
 """The example areas of interest are sound GeoJSON, and lie on the ground they name."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,24 @@ def test_the_beetzsee_outline_holds_the_lake(test_data: Path) -> None:
         inside, _ = mask(source, shapes, crop=True, nodata=0)
         whole = source.read(1)
     assert (inside[inside > 0] < 900).mean() > 4 * (whole < 900).mean()
+
+
+def test_a_border_along_a_parallel_is_followed(tmp_path: Path) -> None:
+    """Straight between its four corners in UTM, the box would lie 2 km north of the parallel."""
+    path = tmp_path / "state.geojson"
+    path.write_text(json.dumps(shapely.geometry.mapping(shapely.box(-71, 45, -67, 47))))
+    found = read_aoi(path, pyproj.CRS.from_epsg(32619)).geometry.iloc[0]
+    inside, outside = gpd.points_from_xy([-69, -69], [45.0001, 47.0001], crs=4326).to_crs(32619)
+    assert found.contains(inside)
+    assert not found.contains(outside)
+
+
+def test_a_file_of_several_layers_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "two.gpkg"
+    for layer, left in (("first", 0), ("second", 500)):
+        shape = shapely.box(left, 0, left + 100, 100)
+        gpd.GeoDataFrame(geometry=[shape], crs="EPSG:32619").to_file(path, layer=layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = read_aoi(path, pyproj.CRS.from_epsg(32619))
+    assert found.total_bounds[0] == 0

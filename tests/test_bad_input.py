@@ -131,6 +131,17 @@ class TestScenes:
         Path("aoi.prj").unlink(missing_ok=True)
         assert_refused(*call(verb, "county.tif", tiny_bundle, "--aoi", "aoi.shp"), "no CRS")
 
+    def test_ground_control_points_only(self, here, tiny_bundle, verb):
+        path = here / "gcps.tif"
+        points = [rasterio.control.GroundControlPoint(r, c, LEFT + c, TOP - r) for r, c in ((0, 0), (0, 9), (9, 0))]
+        with rasterio.open(path, "w", driver="GTiff", width=9, height=9, count=3, dtype="uint8") as dataset:
+            dataset.gcps = (points, rasterio.CRS.from_epsg(26919))
+        assert_refused(*call(verb, path, tiny_bundle), "no CRS.*gdalwarp")
+
+    def test_a_name_that_is_no_text(self, here, tiny_bundle, verb):
+        path = plain(here / "x.tif").rename(os.fsdecode(b"latin-\xff.tif"))
+        assert_refused(*call(verb, path, tiny_bundle), "no UTF-8")
+
     def test_aoi_not_a_vector_file(self, county, tiny_bundle, verb):
         Path("aoi.geojson").write_text("{]")
         assert_refused(*call(verb, "county.tif", tiny_bundle, "--aoi", "aoi.geojson"), "cannot be read as a vector")
@@ -365,3 +376,41 @@ def test_unknown_options_and_verbs(here):
         result = CliRunner().invoke(main, args, prog_name="geoclass")
         assert result.exit_code == 2
         assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("name", ["a;b", "a!b", "x" * 201, "ü" * 101])
+@pytest.mark.parametrize("verb", ["tile", "classify"])
+def test_names_of_outputs_that_a_writer_would_misread(county, tiny_bundle, verb, name):
+    assert_refused(*call(verb, county, tiny_bundle, "--name", name, "-o", "out"), "name")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize("verb", ["tile", "classify"])
+def test_the_longest_name_of_outputs(county, tiny_bundle, verb):
+    assert call(verb, county, tiny_bundle, "--name", "x" * 200, "-o", "out")[0] == 0
+
+
+@pytest.mark.parametrize("verb", ["tile", "classify"])
+def test_a_folder_of_outputs_that_a_writer_would_misread(county, tiny_bundle, verb):
+    assert_refused(*call(verb, county, tiny_bundle, "-o", "maps!2019"), "maps!2019.*another -o")
+    assert not Path("maps!2019").exists()
+
+
+@pytest.mark.parametrize("date", ["x", "2020-13-01", "2020-02-30", "14.7.2019", "2019-7-4"])
+def test_a_date_that_is_none(county, tiny_bundle, date):
+    assert_refused(*call("classify", county, tiny_bundle, "--date", date), "is no date")
+
+
+def test_ground_that_no_map_shows_is_told_before_classifying(here, tiny_bundle):
+    polar = plain(here / "polar.tif", crs="EPSG:3413", transform=from_origin(1e5, 1e5, 1, 1))
+    assert_refused(*call("classify", polar, tiny_bundle, "-o", "out"), "85.05°.*--aoi")
+    assert not visible(here / "out")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--gsd", "inf"), ("--gsd", "-1"), ("--size", "0"), ("--size", "99999999")]
+)
+def test_impossible_tiles_to_train_on(here, option, value):
+    code, said = geoclass("train", here, "-o", "m.pt", option, value)
+    assert_refused(code, said, f"give {option}")
+    assert "None" not in said

@@ -48,6 +48,8 @@ class Verbs(click.Group):
             _fail(str(error), 2)
         except (KeyboardInterrupt, click.Abort):
             _fail("interrupted; run the same command again (classify and fine-tuning continue where they stopped)", 130)
+        except UnicodeEncodeError as error:  # as bytes that are no text stand in a path
+            _fail(f"the name {os.fsencode(error.object)!r} is no UTF-8; rename that file or folder", 2)
         except MemoryError:
             _fail("out of memory; lower --batch-size, or close other programs", 1)
         except Exception as error:

@@ -63,7 +63,7 @@ def _world(longitude: Doubles, latitude: Doubles, middle: float) -> Doubles:
     """Degrees to the Web Mercator square (EPSG:3857 scaled to 0–1), unbroken around the meridian `middle`."""
     if not np.isfinite([longitude, latitude]).all() or np.abs(latitude).max() > MERCATOR_LATITUDE:
         raise OutputError(
-            f"the map cannot show ground beyond {MERCATOR_LATITUDE}° of latitude; open the GeoPackage in a GIS"
+            f"the map cannot show ground beyond {MERCATOR_LATITUDE}° of latitude; leave it out with --aoi"
         )
     x = (longitude - 360 * np.round((longitude - middle) / 360)) / 360 + 0.5
     y = 0.5 - np.arctanh(np.sin(np.radians(latitude))) / (2 * np.pi)
