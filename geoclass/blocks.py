@@ -128,11 +128,12 @@ def window_of(grid: TileGrid, block: TileBlock) -> LatticeWindow:
 
 def _fill(tile: Pixels, valid: Mask) -> None:
     """Give pixels without data, which are 0, the mean of the others, which says least about the class."""
-    invalid, count = ~valid, np.count_nonzero(valid)
-    for band in tile:
-        # Sums of whole numbers are exact in any order, those of others are not.
-        mean = band.sum() / count if band.dtype.kind in "iu" else band[valid].mean()
-        np.copyto(band, mean.astype(band.dtype), where=invalid)
+    # Sums of whole numbers are exact in any order, those of others are not.
+    if tile.dtype.kind in "iu":
+        means = tile.sum(axis=(1, 2), dtype=np.int64) / np.count_nonzero(valid)
+    else:
+        means = np.array([band[valid].mean() for band in tile])
+    np.copyto(tile, means.astype(tile.dtype)[:, None, None], where=~valid)
 
 
 def read_ahead(

@@ -164,7 +164,8 @@ def demo(
         _clear(out)
     require_writable(out)
     county = make_county(out, rows=rows, columns=columns, seed=seed, tiles_per_class=40, progress=progress)
-    bundle = train_to_file(county.training, out / "m.pt", gsd_m=county.grid.gsd_m, seed=seed, progress=progress)
+    model = out / "m.pt"
+    train_to_file(county.training, model, gsd_m=county.grid.gsd_m, seed=seed, progress=progress)
     results: list[Result] = []
     for number, date in enumerate(county.dates):
         inputs = county.scenes[date]
@@ -172,7 +173,7 @@ def demo(
         if number == 0:
             # The road with a tile index for the first date, the one without for the second.
             inputs = tile([inputs], out=out, name=name, progress=progress).path
-        results.append(classify(inputs, bundle, out=out / "results", name=name, date=date, progress=progress))
+        results.append(classify(inputs, model, out=out / "results", name=name, date=date, progress=progress))
     scores = tuple(score(result, county, date) for result, date in zip(results, county.dates, strict=True))
     folder = out / "results"
     growth = _growth(county, [folder / f"county_{date}.gpkg" for date in county.dates], out / "trend", seed, progress)

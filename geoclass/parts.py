@@ -69,10 +69,9 @@ def _tiles(pixels: BlockPixels, keep: npt.NDArray[np.bool_], predictor: Predicto
     tiles = pixels.block.range
     size = pixels.whole.shape[1] // tiles.rows
     down, across = tiles.top - 1 - pixels.block.rows[keep], pixels.block.columns[keep] - tiles.left
-    return [
-        there[:, r * size : (r + 1) * size, c * size : (c + 1) * size]
-        for r, c in zip(down.tolist(), across.tolist(), strict=True)
-    ]
+    squares = there.unfold(1, size, size).unfold(2, size, size).permute(1, 2, 0, 3, 4)
+    lines = [line.unbind() for line in squares.unbind()]
+    return [lines[r][c] for r, c in zip(down.tolist(), across.tolist(), strict=True)]
 
 
 def _numbered(under: _Under) -> tuple[int, Part]:
