@@ -173,6 +173,19 @@ def test_an_invalid_aoi_is_repaired(county):
     assert geoclass("tile", "county.tif", "--aoi", "aoi.gpkg")[0] == 0
 
 
+@pytest.mark.parametrize("shape", [shapely.box(-180, -90, 180, 90), shapely.box(-71.7, -89, 288.2, 89)])
+def test_an_aoi_far_larger_than_the_grids_crs_selects_the_scene(county, shape):
+    aoi(Path("world.geojson"), shape)
+    assert geoclass("tile", "county.tif", "--aoi", "world.geojson") == (0, "")
+
+
+@pytest.mark.parametrize("name", ["a!b.geojson", "a;b.geojson", "a\nb.geojson"])
+def test_an_aoi_whose_path_gdal_misreads(county, name):
+    aoi(Path("aoi.geojson"), shapely.box(-72, 42, -71, 43))
+    Path("aoi.geojson").rename(name)
+    assert_refused(*geoclass("tile", "county.tif", "--aoi", name), repr(name[1])[1:-1], "misreads", "rename")
+
+
 @pytest.mark.parametrize("verb", ["doctor", "classify"])
 class TestFitness:
     def test_too_few_bands(self, here, tiny_bundle, verb):
