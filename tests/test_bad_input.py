@@ -186,6 +186,10 @@ def test_an_aoi_whose_path_gdal_misreads(county, name):
     assert_refused(*geoclass("tile", "county.tif", "--aoi", name), repr(name[1])[1:-1], "misreads", "rename")
 
 
+def test_a_device_is_no_scene(here):
+    assert_refused(*geoclass("tile", "/dev/null"), "neither a file nor a folder", "give a raster")
+
+
 def test_classify_tells_the_doctors_doubts(county, tiny_bundle, caplog):
     """A scene that is far coarser than what the bundle was trained on is mapped, but not without a word."""
     with rasterio.open("county.tif", "r+") as scene:
