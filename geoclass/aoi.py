@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pyogrio
 import pyproj
 import shapely
@@ -15,6 +17,8 @@ from .errors import GridError
 
 MOST_POINTS = 200_000
 """Points that may be set along the edges of an AOI."""
+BEYOND_DEG = (10.0, 4.0)
+"""Degrees of longitude and latitude around the area that a CRS is made for where it still places points well."""
 NAME_COLUMNS = ("name", "NAME", "Name", "title", "label", "id")
 
 
@@ -27,6 +31,11 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
     path = Path(path)
     if not path.exists():
         raise GridError(f"no such AOI file: {path}; check the path given with --aoi")
+    odd = re.search(r"[!;\x00-\x1f]", str(path))  # pyogrio's path of an archive, its URLs' parameters, what they drop
+    if odd:
+        raise GridError(
+            f"{str(path)!r} has {odd.group()!r} in its path, which GDAL misreads; rename the file or folder"
+        )
     try:
         with warnings.catch_warnings():  # of several layers, and of geometries that the checks below tell better
             warnings.simplefilter("ignore")
@@ -48,7 +57,7 @@ def read_aoi(path: str | Path, crs: pyproj.CRS) -> gpd.GeoDataFrame:
             f"{path} holds no polygon with an area (points or lines only, or collapsed outlines); draw polygons"
         )
     try:
-        frame = _followed(frame, crs).to_crs(crs)
+        frame = _followed(_clipped(frame, crs), crs).to_crs(crs)
     except (pyproj.exceptions.ProjError, ValueError) as error:
         raise GridError(f"{path} cannot be brought into {crs.name!r}: {_short(error)}; check its CRS") from error
     finite = frame.geometry.bounds.apply(lambda column: column.abs() < 1e12).all(axis=1)
@@ -81,6 +90,31 @@ def outlines_from_text(texts: Sequence[Sequence[str]], crs: pyproj.CRS) -> gpd.G
     if not texts:
         return None
     return gpd.GeoDataFrame({"name": [t[0] for t in texts]}, geometry=[shapely.from_wkt(t[1]) for t in texts], crs=crs)
+
+
+def _clipped(frame: gpd.GeoDataFrame, crs: pyproj.CRS) -> gpd.GeoDataFrame:
+    """The frame without what lies far beyond the area that `crs` is made for, where a projection folds the world over;
+    as it is where it stays within, and where nothing else is left."""
+    code = crs.to_epsg()  # a CRS read from a file's WKT tells no area
+    use = pyproj.CRS.from_epsg(code).area_of_use if code else crs.area_of_use
+    if use is None or crs.is_geographic:
+        return frame
+    around, along = BEYOND_DEG
+    east = use.east + 360 * (use.east < use.west)
+    bottom, top = max(use.south - along, -90.0), min(use.north + along, 90.0)
+    if east - use.west + 2 * around < 360:
+        turns = (-360, 0, 360)  # an area that reaches over 180 degrees, or an AOI that counts them from 0 to 360
+        area = shapely.union_all([shapely.box(use.west - around + t, bottom, east + around + t, top) for t in turns])
+    else:
+        area = shapely.box(-540, max(bottom, -89), 540, min(top, 89))
+    placed = frame if frame.crs.is_geographic else _followed(frame, pyproj.CRS("EPSG:4326")).to_crs("EPSG:4326")
+    shapes = placed.geometry.to_numpy()
+    beyond = ~shapely.covered_by(shapes, area)
+    kept = np.where(beyond, shapely.intersection(shapes, area), shapes)
+    some = shapely.area(kept) > 0
+    if not beyond.any() or not some.any():
+        return frame
+    return placed[some].set_geometry(gpd.GeoSeries(kept[some], index=placed.index[some], crs=placed.crs))
 
 
 def _followed(frame: gpd.GeoDataFrame, crs: pyproj.CRS) -> gpd.GeoDataFrame:

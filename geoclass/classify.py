@@ -284,7 +284,7 @@ def _run_to_files(
         del settled  # the network is not needed for writing, and its buffers may make room for that
         give_back()
         parts = (journal.read(block.number) for block in blocks)
-        result = _assembled(plan, parts, choice, started, settings)
+        result = _assembled(plan, parts, choice, started, settings, done)
         staged = _write(result, plan, settings, journal.stage())
         files = journal.publish(staged, out)
         journal.discard()
@@ -342,7 +342,9 @@ def _reading_threads(on_cpu: bool, remote: bool, devices: int) -> int:
     return READERS if remote else min(4, cores)
 
 
-def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings) -> Result:
+def _assembled(
+    plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings, kept: int = 0
+) -> Result:
     """All parts as one result, sorted from the north-west line by line."""
     found = gather(plan.columns, plan.rows, parts)
     if not len(found.columns):
@@ -369,7 +371,8 @@ def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, started: float
         "seconds_total": seconds,
         "seconds_reading": found.read_seconds,
         "seconds_network": found.network_seconds,
-        "tiles_per_second": len(labels) / seconds if seconds else 0.0,
+        "tiles_per_second": len(labels) * (1 - kept / len(plan)) / seconds if seconds else 0.0,
+        "tiles_kept": kept,
         "peak_memory_mb": peak_memory_mb(),
     }
     return Result(labels, preview.picture(labels), plan.aoi, timings)

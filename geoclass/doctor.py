@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,11 @@ from .scene import Scene, open_dataset
 
 Status = Literal["ok", "warn", "fail"]
 
+log = logging.getLogger(__name__)
+
 SAMPLE_TILES = 24
+DOUBTS = ("sensor", "GSD", "likeness")
+"""Checks whose warnings tell of labels that may be wrong, not of a slow run."""
 BINS = 32
 DRIFT_WARN, DRIFT_FAIL = 40.0, 110.0
 """Mean shift of the brightness distribution against training, in steps of 0–255. Another season or sensor moves
@@ -67,8 +72,12 @@ def examine(plan: Plan, out: Path, device: str = "auto") -> list[Check]:
 
 
 def refuse_unfit(checks: list[Check]) -> None:
-    """Raise UnfitError with the first failure. Damaged blocks are met while reading, so that what can be read is."""
+    """Raise UnfitError with the first failure. Damaged blocks are met while reading, so that what can be read is.
+
+    What may make the labels wrong, without being sure to, is logged as a warning."""
     for check in checks:
+        if check.status == "warn" and check.topic in DOUBTS:
+            log.warning("%s: %s; %s", check.topic, check.finding, check.remedy)
         if check.status == "fail" and check.topic != "readable":
             raise UnfitError(f"{check.topic}: {check.finding}; {check.remedy} (--force runs all the same)")
 

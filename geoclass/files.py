@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from .errors import OutputError
 
 WHOLE_BYTES = 1 << 30
 SAMPLE_BYTES = 1 << 20
+LEAST_FREE_BYTES = 1 << 17
+"""A disk with less is full: a GeoPackage's first pages do not fit."""
 CACHE_VARIABLE = "GEOCLASS_CACHE"
 
 
@@ -122,13 +125,21 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def _output_error(path: Path, code: int | None, text: str) -> OutputError:
-    if code == errno.ENOSPC or re.search(r"no space|disk (is )?full", text, re.IGNORECASE):
+    if code == errno.ENOSPC or re.search(r"no space|disk (is )?full", text, re.IGNORECASE) or _full(path, code):
         return OutputError(f"the disk is full while writing {path}; free some space and run the same command again")
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"may not write {path}; choose another folder with -o")
     return OutputError(
         f"cannot write {path}: {text or 'unknown failure'}; check the disk, then run the same command again"
     )
+
+
+def _full(path: Path, code: int | None) -> bool:
+    """Whether a library's failure, which tells no cause, was met on a full disk: SQLite's tables are then "missing"."""
+    try:
+        return code is None and shutil.disk_usage(path.parent).free < LEAST_FREE_BYTES
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -73,6 +73,8 @@ def _expand(item: str) -> Iterable[str]:
     if path.is_file():
         # A product may be named by the metadata file inside it.
         return [str(path.parent) if re.match(r"MTD_MSIL\w+\.xml$", path.name) else item]
+    if not path.is_dir():
+        raise SceneError(f"{item} is neither a file nor a folder but a device or a pipe; give a raster on disk")
     if _is_product(item):
         return [item]
     inside = sorted(path.iterdir())

@@ -169,6 +169,13 @@ def require_bands(sensor: Sensor, wanted: Sequence[str], where: str) -> None:
         )
 
 
+def require_once(wanted: Sequence[str]) -> None:
+    """Raise ConfigError where a band is named twice."""
+    twice = [name for n, name in enumerate(wanted) if name in wanted[:n]]
+    if twice:
+        raise ConfigError(f"--bands names {twice[0]} twice; name each band once")
+
+
 def _folded(label: str) -> str:
     return re.sub(r"[^a-z0-9]", "", label.lower())
 

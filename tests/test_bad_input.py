@@ -173,6 +173,32 @@ def test_an_invalid_aoi_is_repaired(county):
     assert geoclass("tile", "county.tif", "--aoi", "aoi.gpkg")[0] == 0
 
 
+@pytest.mark.parametrize("shape", [shapely.box(-180, -90, 180, 90), shapely.box(-71.7, -89, 288.2, 89)])
+def test_an_aoi_far_larger_than_the_grids_crs_selects_the_scene(county, shape):
+    aoi(Path("world.geojson"), shape)
+    assert geoclass("tile", "county.tif", "--aoi", "world.geojson") == (0, "")
+
+
+@pytest.mark.parametrize("name", ["a!b.geojson", "a;b.geojson", "a\nb.geojson"])
+def test_an_aoi_whose_path_gdal_misreads(county, name):
+    aoi(Path("aoi.geojson"), shapely.box(-72, 42, -71, 43))
+    Path("aoi.geojson").rename(name)
+    assert_refused(*geoclass("tile", "county.tif", "--aoi", name), repr(name[1])[1:-1], "misreads", "rename")
+
+
+def test_a_device_is_no_scene(here):
+    assert_refused(*geoclass("tile", "/dev/null"), "neither a file nor a folder", "give a raster")
+
+
+def test_classify_tells_the_doctors_doubts(county, tiny_bundle, caplog):
+    """A scene that is far coarser than what the bundle was trained on is mapped, but not without a word."""
+    with rasterio.open("county.tif", "r+") as scene:
+        scene.transform = from_origin(LEFT, TOP, 2, 2)
+    code, said = geoclass("classify", "county.tif", "-m", tiny_bundle, "--gsd", "1", "--runtime", "torch")
+    assert code == 0, said
+    assert re.search("GSD: scene 2 m, .* enlarged; use finer imagery", caplog.text), caplog.text
+
+
 @pytest.mark.parametrize("verb", ["doctor", "classify"])
 class TestFitness:
     def test_too_few_bands(self, here, tiny_bundle, verb):

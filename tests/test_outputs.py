@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import geopandas as gpd
@@ -28,6 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geoclass.errors import OutputError
+from geoclass.files import write_errors
 from geoclass.grid import TileGrid, TileRange, cells, parse_crs
 from geoclass.labels import Labels
 from geoclass.outputs import raster, style, summary, vector
@@ -261,6 +263,19 @@ def test_gpkg_without_its_index_is_refused(
     monkeypatch.setattr(pyogrio, "write_arrow", lambda *a, **k: write(*a, **{**k, "SPATIAL_INDEX": "NO"}))
     with pytest.raises(OutputError, match="disk is full"):
         vector.write_gpkg(make_labels(), tmp_path / "a.gpkg")
+
+
+def test_a_failure_on_a_full_disk_says_that_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's first pages do not fit, and what it then tells is that a table is missing."""
+    missing = sqlite3.OperationalError("no such table: gpkg_contents")
+    with pytest.raises(OutputError, match="no such table"), write_errors(tmp_path / "a.gpkg"):
+        raise missing
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=4096))
+    with (
+        pytest.raises(OutputError, match=r"the disk is full while writing .*a\.gpkg; free"),
+        write_errors(tmp_path / "a.gpkg"),
+    ):
+        raise missing
 
 
 # ---- Other vector formats ----

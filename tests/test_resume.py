@@ -1,5 +1,6 @@
 """Interrupted runs: killed or stopped at any moment, the same command ends in the same result, row by row."""
 
+import json
 import random
 import re
 import signal
@@ -106,6 +107,10 @@ def test_ctrl_c_says_how_to_resume(here, tiny_bundle):
     again = subprocess.run(command(tiny_bundle, "stopped"), cwd=here, check=False, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert_same_outputs(here, "stopped", 289)
+    timings = json.loads((here / "stopped" / "scene.json").read_text())["timings"]
+    kept = timings["tiles_kept"]
+    assert 0 < kept <= 289 and f"({kept} were kept from an interrupted run)" in again.stdout
+    assert timings["tiles_per_second"] * timings["seconds_total"] == pytest.approx(289 - kept)
 
 
 def test_threads_do_not_change_the_result(here, tiny_bundle):

@@ -1,5 +1,6 @@
 """Labelled tiles: which pictures of class folders are read, what is refused, and what a tile set says of itself."""
 
+import shutil
 import sys
 import warnings
 from dataclasses import replace
@@ -62,6 +63,13 @@ class TestReading:
         assert np.array_equal(pictures[4].transpose(1, 2, 0), np.asarray(Image.open(few / "noise" / "001.png")))
         assert tiles.keys[4] == "noise/001.png" and set(tiles.split) == {TRAIN}
         assert np.array_equal(tiles.read([7, 2]), pictures[[7, 2]])
+
+    def test_pictures_deeper_than_a_class_folder_are_told(self, few, caplog):
+        (few / "noise" / "more").mkdir()
+        for name in ("000.png", "001.png"):
+            shutil.copy(few / "noise" / name, few / "noise" / "more" / name)
+        assert len(read_class_folders(few, SIZE_PX)) == 9
+        assert "2 pictures lie in folders within the class folders and are left out, first " in caplog.text
 
     def test_a_known_scheme_is_taken_in_its_own_order(self, tmp_path):
         write_textures(tmp_path / "t", 2, kinds=("river lake", "FOREST", "Field"))
@@ -249,6 +257,17 @@ class TestBands:
             read_class_folders(few, SIZE_PX, sensor=naip, bands=wanted)
         with pytest.raises(ConfigError, match="rgb8' has no band nir"):
             read_class_folders(few, SIZE_PX, bands=wanted)
+
+    def test_a_band_named_twice(self, few):
+        with pytest.raises(ConfigError, match="--bands names red twice; name each band once"):
+            read_class_folders(few, SIZE_PX, bands=("red", "green", "red"))
+
+    def test_a_picture_of_one_band_says_so(self, tmp_path):
+        root = self.chips(tmp_path / "t", count=1)
+        with pytest.raises(
+            GeoclassError, match=r"\.tif is a picture of one band, where nir, red are wanted; take it out"
+        ):
+            read_class_folders(root, 8, sensor=load_sensor("naip"), bands=("nir", "red"))
 
     def test_numbers_that_are_not_the_sensors(self, tmp_path, few):
         with pytest.raises(GeoclassError, match=r"holds uint8, sensor sentinel2-l2a has uint16; check --sensor"):

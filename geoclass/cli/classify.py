@@ -99,7 +99,8 @@ def command(
         )  # fmt: skip
     say = console(ctx)
     labels, timings = result.labels, result.timings
-    say.print(f"{len(labels):,} tiles classified, {timings['tiles_per_second']:.1f} a second")
+    kept = f" ({timings['tiles_kept']:,} were kept from an interrupted run)" if timings["tiles_kept"] else ""
+    say.print(f"{len(labels):,} tiles classified, {timings['tiles_per_second']:.1f} a second{kept}")
     say.print(f"network: {escape(_network(labels.info))}")
     say.print(
         f"{labels.info['below_min_valid']:,} tiles left out: less than {labels.info['min_valid']:.0%} of their ground has data"

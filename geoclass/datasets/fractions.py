@@ -119,7 +119,7 @@ def refuse_unknown(path: object, scheme: ClassScheme, shares: Mapping[str, float
     more = f" and {len(ordered) - 8} more" if len(ordered) > 8 else ""
     raise DatasetError(
         f"{path} holds {what} outside the scheme {scheme.name!r}: {listed}{more} of the labels; "
-        "give another --scheme, or leave them out with --ignore-codes"
+        "give another --scheme, or leave them out with --ignore-codes (which geoclass evaluate has not: unlabel them there)"
     )
 
 

@@ -18,7 +18,7 @@ from ..errors import DatasetError
 from ..files import fingerprint
 from ..grid import TileGrid, crs_text, parse_crs
 from ..schemes import ClassScheme, load_scheme
-from ..sensors import Sensor, load_sensor
+from ..sensors import Sensor, load_sensor, require_once
 from ..tileindex import check_fraction
 from .candidates import RARE, TWICE, Balance, Choice, Rule, Split, rare_note, require_classes, single_classes, untested
 from .cutting import Collected, Labelling, Progress, cut_tiles
@@ -99,6 +99,7 @@ def build_dataset(
     known = load_sensor(sensor) if isinstance(sensor, str | Path) else sensor
     wanted = load_scheme(scheme) if isinstance(scheme, str | Path) else scheme
     named, chosen_crs = tuple(bands) if bands else None, parse_crs(crs) if crs else None
+    require_once(named or ())
     given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     with new_folder(out, overwrite) as folder:
         if labels is None:

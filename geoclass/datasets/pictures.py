@@ -136,6 +136,11 @@ def _read_bands(path: Path, bands: Sequence[str], sensor: Sensor, size_px: int |
             known = named if any(named) else list(sensor.band_names)[: dataset.count]
             missing = [name for name in bands if name not in known]
             if missing:
+                if dataset.count == 1:
+                    raise GeoclassError(
+                        f"{path} is a picture of one band, where {', '.join(bands)} are wanted; "
+                        "take it out, or check --sensor and --bands"
+                    )
                 raise GeoclassError(
                     f"{path} has {dataset.count} bands, none of them {missing[0]}; check --sensor and --bands"
                 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ import numpy.typing as npt
 
 from ..errors import DatasetError
 from ..schemes import ClassScheme, class_position, scheme_for_names
-from ..sensors import Sensor, load_sensor, require_bands
-from .pictures import RGB, SUFFIXES, Picture, read_picture, unplaced
+from ..sensors import Sensor, load_sensor, require_bands, require_once
+from .pictures import RGB, SUFFIXES, Picture, picture_files, read_picture, unplaced
+
+log = logging.getLogger(__name__)
 
 MOST_UNREADABLE = 0.05
 READERS = 4
@@ -122,10 +125,12 @@ def read_class_folders(
     """The tiles of a folder that holds a folder of pictures for each class; all are in split train.
 
     Without `scheme` a shipped one that has all the folders' names is taken, else one is made of them. Every picture is
-    read once; those that cannot be are skipped and counted. Raises DatasetError where there are fewer than two classes
+    read once; those that cannot be are skipped and counted, those in folders within the classes' are not looked at, and a
+    warning counts them. Raises DatasetError where there are fewer than two classes
     with two pictures, and where more than 5 % cannot be read.
     """
     folder, sensor = Path(folder), sensor or load_sensor("rgb8")
+    require_once(bands)
     require_bands(sensor, bands, str(folder))
     groups = _pictures_by_class(folder)
     chosen = scheme or scheme_for_names(list(groups))
@@ -177,7 +182,19 @@ def _pictures_by_class(folder: Path) -> dict[str, list[Path]]:
         raise DatasetError(
             f"class folder {folder / empty[0]} holds fewer than 2 pictures; add some, or remove the folder"
         )
+    _warn_of_deeper(folder, groups)
     return groups
+
+
+def _warn_of_deeper(folder: Path, groups: dict[str, list[Path]]) -> None:
+    deeper = [path for name in groups for path in picture_files(folder / name) if path.parent != folder / name]
+    if deeper:
+        log.warning(
+            "%s pictures lie in folders within the class folders and are left out, first %s; "
+            "move them up into their class's folder where they belong to it",
+            f"{len(deeper):,}",
+            deeper[0],
+        )
 
 
 def _position(name: str, scheme: ClassScheme, folder: Path) -> int:
