@@ -109,7 +109,7 @@ def show(browser: Browser, server: Process) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(viewport=view, has_touch=view is PHONE, accept_downloads=True)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("console", lambda message: _complain(complaints, f"{message.type}: {message.text}", known))
         page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
         page.on("request", lambda request: _foreign(complaints, request.url, server.url))
