@@ -297,7 +297,9 @@ def test_reading_areas(tmp_path: Path):
     frame = towns(change, TOWN=["Norton", "Norton"], people=[10, 20], word=["many", "few"]).drop(columns="name")
     nothing = gpd.GeoDataFrame({"TOWN": ["line"]}, geometry=[shapely.LineString([(0, 0), (1, 1)])], crs=frame.crs)
     path = tmp_path / "towns.geojson"
-    gpd.GeoDataFrame(pd.concat([nothing, frame], ignore_index=True), crs=frame.crs).to_crs(4326).to_file(path)
+    # Edges are straight in the file's CRS, so those that are straight in UTM need points there.
+    drawn = frame.set_geometry(frame.geometry.segmentize(50))
+    gpd.GeoDataFrame(pd.concat([nothing, drawn], ignore_index=True), crs=frame.crs).to_crs(4326).to_file(path)
     crs = change.series.grid.crs
     read = read_named_aois(path, crs, "TOWN", ["people"])
     assert list(read["name"]) == ["Norton", "Norton (2)"] and list(read["population_people"]) == [10, 20]
