@@ -42,6 +42,14 @@ BATCH_TILES = 16_384
 that what a batch costs by itself does not count."""
 
 
+def require_tile(size_px: int | None, gsd_m: float | None) -> None:
+    """Raise GridError where no tile can have that side or that ground sampling distance; None is not looked at."""
+    if size_px is not None and not 1 <= size_px <= MAX_SIZE_PX:
+        raise GridError(f"the tile size is {size_px} px; give --size from 1 to {MAX_SIZE_PX}")
+    if gsd_m is not None and not (math.isfinite(gsd_m) and gsd_m > 0):
+        raise GridError(f"the ground sampling distance is {gsd_m} m; give --gsd above 0")
+
+
 @dataclass(frozen=True)
 class TileRange:
     """Tiles with `left <= column < right` and `bottom <= row < top`."""
@@ -82,10 +90,7 @@ class TileGrid:
             raise GridError(
                 f"the grid needs a projected CRS, not {self.crs.name!r}; give one with --crs, as in --crs EPSG:26919"
             )
-        if not 1 <= self.size_px <= MAX_SIZE_PX:
-            raise GridError(f"the tile size is {self.size_px} px; give --size from 1 to {MAX_SIZE_PX}")
-        if not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
-            raise GridError(f"the ground sampling distance is {self.gsd_m} m; give --gsd above 0")
+        require_tile(self.size_px, self.gsd_m)
 
     @cached_property
     def metres_per_unit(self) -> float:

@@ -27,7 +27,7 @@ from .errors import BundleError, DatasetError, GeoclassError
 from .evaluation.metrics import expected_calibration_error, fit_temperature
 from .files import require_absent, require_writable
 from .forest import dump_forest
-from .grid import MAX_SIZE_PX
+from .grid import require_tile
 from .history.record import flat, read_record, record_path
 from .history.runs import start_run
 from .learning.features import Extractor, extract_features
@@ -133,10 +133,7 @@ def train(
     """
     start = perf_counter()
     method = replace(method or Method(), **options)
-    if size_px is not None and not 1 <= size_px <= MAX_SIZE_PX:
-        raise GeoclassError(f"the tile size is {size_px} px; give --size from 1 to {MAX_SIZE_PX}")
-    if gsd_m is not None and not 0 < gsd_m < float("inf"):
-        raise GeoclassError(f"the ground sampling distance is {gsd_m} m; give --gsd above 0")
+    require_tile(size_px, gsd_m)
     with torch.device("meta"):  # an unknown name is told before the pictures are read
         backbones.classifier_name(backbones.build(method.backbone, classes=2, weights=None))
     if spread and method.head == "finetune":
