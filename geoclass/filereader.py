@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import rasterio.windows
 from .errors import SceneError
 from .fileblocks import FileBlocks
 from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
+from .nearest import NearestCopy
 from .remote.names import is_remote
 from .remote.virtual import vrt_of
 from .scene import Scene, crs_of, last_line, open_dataset
@@ -30,6 +32,12 @@ MAX_SHIFT_PX = 0.25
 
 OVERVIEWS_FROM = 2.0
 """From this many pixels of a scene to one of the lattice on, an overview is read where the file has one."""
+
+AVERAGED_FROM = 1 / 0.75
+"""From this many pixels of a scene to one of the lattice on, they are averaged."""
+
+LEAST_SHRINK = 1 / 1.5
+"""Wider pixels of a scene than this to one of the lattice leave more of an image out than can be put back."""
 
 MOST_OPEN = 64
 """Files of a VRT that one reader holds open."""
@@ -53,7 +61,7 @@ class FileReader:
         resampling: rasterio.enums.Resampling | None = None,
     ) -> None:
         self.scene, self.path = scene, path
-        self._resampling = resampling
+        self._lattice, self._resampling = lattice, resampling
         self._dataset = opened(stack, path)
         self._alpha = scene.alpha_index
         self._vrt: rasterio.vrt.WarpedVRT | None = None
@@ -87,6 +95,8 @@ class FileReader:
             ) from error
 
     def _read(self, window: LatticeWindow, out: Pixels) -> Mask | None:
+        if self._copy is not None:
+            return self._copy.read(window, out)
         if self._blocks is None:
             assert self._vrt is not None
             self._vrt.read(self._indexes, window=_place(window, self.window), out=out)
@@ -96,9 +106,7 @@ class FileReader:
             return self._read_where_valid(window, out)
         else:
             self._blocks.read(window, out)
-        if self.has_alpha:
-            return None if out[-1].min() > 0 else out[-1] > 0
-        return differs(out, self.scene.nodata)
+        return having_data(out, self.has_alpha, self.scene.nodata)
 
     @property
     def _by_value(self) -> bool:
@@ -147,6 +155,28 @@ class FileReader:
             self._alpha = source.count + 1
         self._vrt = warped_view(stack, self.scene, source, _source_name(self.path), options)
         return window
+
+    @cached_property
+    def _copy(self) -> NearestCopy | None:
+        """The file as a copy by nearest neighbours of an image on the lattice, None where it is none."""
+        shrink = shrink_to(self._lattice, self.scene)
+        if (
+            not self.warped
+            or self._resampling is not None
+            or self.scene.validity == "mask"
+            or not LEAST_SHRINK < shrink <= AVERAGED_FROM
+        ):
+            return None
+        alpha = self.scene.alpha_index is not None
+        stored = self._indexes if alpha else self._indexes[: self.layers - self.has_alpha]
+        copy = NearestCopy(
+            self._dataset,
+            stored,
+            self.scene.require_georeference(),
+            self._lattice,
+            lambda pixels: having_data(pixels, alpha, self.scene.nodata),
+        )
+        return copy if copy.is_one() else None
 
     def _overview(self, indexes: Sequence[int], shrink: float) -> int | None:
         """The coarsest overview that is at least as fine as the lattice, whose pixel is `shrink` of the file's wide.
@@ -208,7 +238,7 @@ def warping(
     width = max(1, math.ceil(right / lattice.res) - column)
     height = max(1, math.ceil(-bottom / lattice.res) - line)
     if resampling is None:
-        resampling = rasterio.enums.Resampling.average if shrink > 1 / 0.75 else rasterio.enums.Resampling.cubic
+        resampling = rasterio.enums.Resampling.average if shrink > AVERAGED_FROM else rasterio.enums.Resampling.cubic
     options: dict[str, Any] = {
         "crs": rasterio.crs.CRS.from_user_input(lattice.crs),
         "transform": lattice.transform(column, line),
@@ -291,6 +321,13 @@ class _PlacedBlocks:
 def _place(window: LatticeWindow, whole: LatticeWindow) -> rasterio.windows.Window:
     rows, columns = window.slices_in(whole)
     return rasterio.windows.Window(columns.start, rows.start, window.width, window.height)
+
+
+def having_data(pixels: Pixels, has_alpha: bool, nodata: float | None) -> Mask | None:
+    """Which of `pixels` (layers, height, width) have data, None where all have: by the last layer, or by their values."""
+    if has_alpha:
+        return None if pixels[-1].min() > 0 else pixels[-1] > 0
+    return differs(pixels, nodata)
 
 
 def differs(pixels: Pixels, nodata: float | None) -> Mask | None:
