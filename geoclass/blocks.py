@@ -24,7 +24,7 @@ from .lattice import LatticeWindow, Mask, Pixels
 from .mosaic import Mosaic, MosaicReader
 from .sharing import KEPT_BYTES, SharedBlocks
 
-BLOCK_BYTES = 24 << 20
+BLOCK_BYTES = 12 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several."""
 
 BORDER_BYTES = KEPT_BYTES * 3 // 4
