@@ -178,6 +178,21 @@ def test_writers_hold_a_batch_not_a_county(tmp_path: Path, kind: str) -> None:
     assert float(done.stdout) < 60
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a process does not inherit a peak")
+def test_the_peak_of_memory_told_is_not_that_of_who_started_the_process() -> None:
+    child = "from geoclass.classify import peak_memory_mb as peak; before = peak(); held = b'x' * 300_000_000; print(before, peak())"
+    parent = f"""
+import subprocess, sys
+held = b"x" * 1_500_000_000
+print(subprocess.run([sys.executable, "-c", {child!r}], capture_output=True, text=True, check=True).stdout)
+"""
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    before, after = map(float, done.stdout.split())
+    assert before < 1200
+    assert 250 < after - before < 400
+
+
 def test_tiles_are_selected_piece_by_piece_as_at_once() -> None:
     grid = TileGrid(parse_crs("EPSG:26919"))
     columns, rows = cells(TileRange(0, 0, 200, 200))
