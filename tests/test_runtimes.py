@@ -378,8 +378,12 @@ class TestInt8:
         fallen = classify(scene, tmp_path / "b0.pt", precision="int8")
         info = fallen.labels.info
         assert (info["runtime"], info["precision"]) == ("openvino", "fp32")
-        assert re.search(r"not int8: int8 is unsure of \d+% of 64 held-out tiles, 50% at most", info["runtime_note"])
-        assert info["int8_agreement"]["asked_again"] > quantised.MOST_ASKED_AGAIN
+        agreement = Agreement.model_validate(info["int8_agreement"])
+        assert agreement.asked_again > quantised.MOST_ASKED_AGAIN
+        # Which of the guard's reasons comes first hangs on a tile, and so on the processor's own int8.
+        reason = quantised.objection(agreement, slow_too=False)
+        assert re.search(r"(unsure of|gives) \d+(\.\d)?% of 64 held-out tiles", reason)
+        assert f"not int8: {reason}" in info["runtime_note"]
         exact = classify(scene, tmp_path / "b0.pt", runtime="openvino", precision="fp32")
         assert np.array_equal(fallen.labels.probabilities, exact.labels.probabilities)
 

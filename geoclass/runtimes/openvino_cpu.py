@@ -44,6 +44,12 @@ class OpenvinoRunner:
         compiled = compile_network(bundle, stored, precision, threads or torch.get_num_threads())
         self.outputs = int(compiled.output(0).shape[1])
         streams = int(compiled.get_property("NUM_STREAMS"))
+        self.request: Any = None
+        self.queue: Any = None
+        if streams == 1:
+            # The caller's own thread computes: one more would only take turns with it, or take a second core.
+            self.request = compiled.create_infer_request()
+            return
         # One request more than there are streams, so that a stream which is done finds the next one waiting.
         self.queue = load("openvino").AsyncInferQueue(compiled, streams + 1)
         self.queue.set_callback(_take)
@@ -57,8 +63,14 @@ class OpenvinoRunner:
         views = self.bundle.meta.views
         found = np.empty((len(images) * views, self.outputs), np.float32)
         for places, batch in requests(images, views):
-            self.queue.start_async({0: batch}, (found, places, batch), share_inputs=True)
-        self.queue.wait_all()
+            given = (found, places, batch)
+            if self.request is not None:
+                self.request.infer({0: batch}, share_inputs=True)
+                _take(self.request, given)
+            else:
+                self.queue.start_async({0: batch}, given, share_inputs=True)
+        if self.queue is not None:
+            self.queue.wait_all()
         return found
 
 
