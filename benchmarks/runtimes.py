@@ -47,6 +47,8 @@ def ways_of(bundle: Bundle, brightness: torch.Tensor) -> dict[str, Way]:
     for name in ("openvino", "onnx"):
         if installed(name):
             ways[f"{name} fp32"] = open_fp32(bundle, name)
+    if installed("openvino") and cpu.has(cpu.AMX):
+        ways["openvino bf16"] = openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16")
     if installed("openvino") and installed("int8"):
         images = quantised.calibration_images(bundle, [brightness.clone()])
         _, stored = quantised.network(bundle, openvino_cpu.translated(bundle), images, None)

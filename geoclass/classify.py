@@ -215,7 +215,7 @@ def classify(
 def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
     share_arenas()
-    workload = workload_of(plan, _device(settings), settings.batch_size)
+    workload = workload_of(plan, _device(settings), settings.batch_size, elsewhere=settings.cluster is not None)
     if not settings.force:
         refuse_unfit(examine(plan, settings.out or Path(), "cpu" if settings.cluster is not None else settings.device))
     thumbnail_px = _thumbnail_px(plan)
@@ -394,7 +394,7 @@ def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
         "runtime": choice.runtime,
         "precision": choice.precision,
         "runtime_note": choice.note,
-        "int8_agreement": choice.agreement.model_dump() if choice.agreement else None,
+        "agreement_with_fp32": choice.agreement.model_dump() if choice.agreement else None,
         "grid": plan.grid.prefix,
         "min_valid": plan.min_valid,
         "below_min_valid": left_out,

@@ -28,7 +28,7 @@ from geoclass.forest import dump_forest
 from geoclass.journal import Journal
 from geoclass.predict import Predictor, seen
 from geoclass.results import read_result
-from geoclass.runtimes import cascade, cpu, kept, measuring, openvino_cpu, quantised, settling, wanted
+from geoclass.runtimes import cascade, cpu, guard, kept, measuring, openvino_cpu, quantised, settling, wanted
 from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, viewed
 from geoclass.runtimes.settling import Workload, device_for, open_runner, settle
 from geoclass.runtimes.wanted import Agreement, Choice, Wanted
@@ -266,24 +266,39 @@ class TestAuto:
         choice = settle(noise_workload(load_bundle(small)), Wanted()).choice
         assert choice.runtime == "torch" and "instead of openvino: resnet18 cannot be translated" in choice.note
 
-    def test_tries_int8_only_where_it_pays(self, small, fresh_cache, monkeypatch):
+    @pytest.fixture
+    def tried(self, monkeypatch) -> list[tuple[int, list[str]]]:
+        """How many tiles the jobs have that networks which round were tried for, and in which precisions."""
+        found: list[tuple[int, list[str]]] = []
+
+        def first_that_holds(job, settled, precisions, must_be_faster):
+            found.append((job.tiles, list(precisions)))
+            return settled
+
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 0.2, "openvino": 0.1})
-        tried = []
-        monkeypatch.setattr(settling, "_int8", lambda job, settled, must_be_faster: tried.append(job.tiles) or settled)
-        monkeypatch.setattr(cpu, "has", lambda features: True)
+        monkeypatch.setattr(settling, "_first_that_holds", first_that_holds)
+        monkeypatch.setattr(cpu, "has", lambda features: features != cpu.AMX)
+        return found
+
+    def test_tries_to_round_only_where_it_pays(self, small, fresh_cache, tried):
         job = noise_workload(load_bundle(small))
         settle(replace(job, tiles=500), Wanted())
         settle(replace(job, tiles=700), Wanted(precision="fp32"))
         settle(replace(job, tiles=700), Wanted(runtime="torch"))
         assert tried == []
         settle(replace(job, tiles=700), Wanted())
-        assert tried == [700]
+        assert tried == [(700, ["int8"])]
 
-    def test_does_not_fetch_a_sample_for_int8_besides(self, small, fresh_cache, monkeypatch):
-        monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 0.2, "openvino": 0.1})
-        tried = []
-        monkeypatch.setattr(settling, "_int8", lambda job, settled, must_be_faster: tried.append(job.tiles) or settled)
+    def test_tries_bf16_first_where_this_machine_has_amx_and_classifies(self, small, fresh_cache, tried, monkeypatch):
         monkeypatch.setattr(cpu, "has", lambda features: True)
+        job = replace(noise_workload(load_bundle(small)), tiles=700)
+        settle(job, Wanted())
+        settle(replace(job, elsewhere=True), Wanted())
+        without(monkeypatch, "nncf")
+        settle(job, Wanted())
+        assert [precisions for _, precisions in tried] == [["bf16", "int8"], ["int8"], ["bf16"]]
+
+    def test_does_not_fetch_a_sample_besides(self, small, fresh_cache, tried):
         job = replace(noise_workload(load_bundle(small)), remote=True)
         choice = settle(replace(job, tiles=13_999), Wanted()).choice
         assert tried == []
@@ -291,7 +306,7 @@ class TestAuto:
         settle(replace(job, tiles=14_000), Wanted())
         settle(replace(job, tiles=700), Wanted(precision="int8"))
         settle(replace(job, tiles=700, remote=False), Wanted())
-        assert tried == [14_000, 700, 700]
+        assert tried == [(14_000, ["int8"]), (700, ["int8"]), (700, ["int8"])]
 
     def test_declines_int8_with_a_reason(self, small, fresh_cache, monkeypatch):
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})
@@ -340,19 +355,19 @@ class TestMissing:
             openvino_cpu.load("openvino")
 
 
-class TestInt8:
+class TestRounded:
     @pytest.fixture
     def few(self, monkeypatch) -> None:
         """Few tiles do, so that a test takes seconds."""
         monkeypatch.setattr(quantised, "CALIBRATION", 32)
-        monkeypatch.setattr(quantised, "HELD_OUT", 64)
-        monkeypatch.setattr(quantised, "FEWEST", 30)
+        monkeypatch.setattr(guard, "HELD_OUT", 64)
+        monkeypatch.setattr(guard, "FEWEST", 30)
 
     @pytest.fixture
     def lenient(self, monkeypatch) -> None:
-        monkeypatch.setattr(quantised, "LEAST_AGREEMENT", 0.0)
-        monkeypatch.setattr(quantised, "MOST_MEAN_DP", 1.0)
-        monkeypatch.setattr(quantised, "MOST_ASKED_AGAIN", 1.0)
+        monkeypatch.setattr(guard, "LEAST_AGREEMENT", 0.0)
+        monkeypatch.setattr(guard, "MOST_MEAN_DP", 1.0)
+        monkeypatch.setattr(guard, "MOST_ASKED_AGAIN", 1.0)
 
     def test_is_used_recorded_and_kept_beside_the_bundle(
         self, small, scene, few, lenient, tmp_path, fresh_cache, monkeypatch
@@ -360,7 +375,7 @@ class TestInt8:
         result = classify(scene, small, out=tmp_path / "a", precision="int8")
         info = read_result(tmp_path / "a" / "scene.gpkg").info
         assert (info["runtime"], info["precision"]) == ("openvino", "int8")
-        assert info["int8_agreement"]["tiles"] == 64
+        assert info["agreement_with_fp32"]["tiles"] == 64
         assert json.loads((tmp_path / "a" / "scene.json").read_text())["info"]["precision"] == "int8"
         (network,) = small.parent.glob("m.int8-*.zip")
         with zipfile.ZipFile(network) as parts:
@@ -378,10 +393,10 @@ class TestInt8:
         fallen = classify(scene, tmp_path / "b0.pt", precision="int8")
         info = fallen.labels.info
         assert (info["runtime"], info["precision"]) == ("openvino", "fp32")
-        agreement = Agreement.model_validate(info["int8_agreement"])
-        assert agreement.asked_again > quantised.MOST_ASKED_AGAIN
+        agreement = Agreement.model_validate(info["agreement_with_fp32"])
+        assert agreement.asked_again > guard.MOST_ASKED_AGAIN
         # Which of the guard's reasons comes first hangs on a tile, and so on the processor's own int8.
-        reason = quantised.objection(agreement, slow_too=False)
+        reason = guard.objection(agreement, slow_too=False)
         assert re.search(r"(unsure of|gives) \d+(\.\d)?% of 64 held-out tiles", reason)
         assert f"not int8: {reason}" in info["runtime_note"]
         exact = classify(scene, tmp_path / "b0.pt", runtime="openvino", precision="fp32")
@@ -412,6 +427,33 @@ class TestInt8:
         assert settled.choice.margin > 0
         again = open_runner(bundle, settled.choice, CPU, network=settled.network)
         assert torch.allclose(again(brightness.clone()), settled.runner(brightness.clone()), atol=1e-6)
+
+    def test_auto_takes_bf16_where_it_holds_else_int8(self, small, few, lenient, fresh_cache, monkeypatch):
+        """The way is the same where the machine has no AMX, only slow."""
+        monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})
+        monkeypatch.setattr(cpu, "has", lambda features: True)
+        monkeypatch.setattr(guard, "LEAST_SPEEDUP", 0.0)
+        bundle = load_bundle(small)
+        job = noise_workload(bundle)
+        settled = settle(job, Wanted())
+        choice = settled.choice
+        assert (choice.runtime, choice.precision, choice.agreement.precision) == ("openvino", "bf16", "bf16")
+        assert "held-out tiles have fp32's class" in choice.words
+        assert choice.margin > 0 and not choice.network
+        brightness = job.see(job.sample(64))
+        rounded, exact = settled.runner(brightness.clone()), settled.runner.exact(brightness.clone())
+        assert not torch.equal(rounded, exact)
+        assert torch.allclose(rounded.softmax(1), exact.softmax(1), atol=0.05)
+        begun = settle(job, Wanted(), choice)
+        again = open_runner(bundle, begun.choice, CPU, network=begun.network)
+        assert torch.allclose(again(brightness.clone()), rounded, atol=1e-6)
+        right = guard.objection
+        monkeypatch.setattr(
+            guard, "objection", lambda found, slow: "no" if found.precision == "bf16" else right(found, slow)
+        )
+        other = settle(job, Wanted())
+        assert (other.choice.precision, other.choice.note) == ("int8", "not bf16: no")
+        assert other.choice.network and other.network is not None
 
     def test_too_few_tiles(self, small, scene):
         info = classify(scene, small, precision="int8").labels.info
@@ -459,15 +501,15 @@ class TestInt8:
     )
     def test_objections(self, figures, slow_too, said):
         names = ("tiles", "labels", "mean_dp", "speedup")
-        found = quantised.objection(Agreement(**dict(zip(names, figures, strict=True))), slow_too)
+        found = guard.objection(Agreement(precision="int8", **dict(zip(names, figures, strict=True))), slow_too)
         assert said in found and bool(said) == bool(found)
 
     def test_agreement_counts_labels_and_the_probability_of_fp32s_class(self):
         exact = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.5, 0.5]], np.float32)
         quick = np.array([[0.8, 0.2], [0.4, 0.6], [0.2, 0.8], [0.5, 0.5]], np.float32)
         tiles = [np.array([number]) for number in range(4)]
-        found = quantised.compare(
-            lambda part: exact[np.concatenate(part)], lambda part: quick[np.concatenate(part)], tiles, 3
+        found = guard.compare(
+            "int8", lambda part: exact[np.concatenate(part)], lambda part: quick[np.concatenate(part)], tiles, 3
         )
         assert (found.tiles, found.labels) == (4, 0.75)
         assert found.mean_dp == pytest.approx((0.1 + 0.2) / 4, abs=1e-6)
@@ -512,7 +554,7 @@ class TestResume:
         manifest["network"] |= {"precision": "int8", "network": "0123456789ab", "asked": ["auto", "auto"]}
         path.write_text(json.dumps({**manifest, **change}))
         info = classify(scene, small, out=interrupted, overwrite=True).labels.info
-        assert (info["precision"], info["int8_agreement"]) == ("fp32", None)
+        assert (info["precision"], info["agreement_with_fp32"]) == ("fp32", None)
 
     def test_an_int8_network_that_is_gone(self, small):
         choice = Choice(runtime="openvino", precision="int8", network="0123456789ab")

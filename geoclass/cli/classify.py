@@ -124,4 +124,4 @@ def _network(info: Mapping[str, Any]) -> str:
     from ..runtimes.wanted import Choice
 
     names = {"runtime": info["runtime"], "precision": info["precision"], "note": info["runtime_note"]}
-    return Choice(**names, agreement=info["int8_agreement"]).words
+    return Choice(**names, agreement=info["agreement_with_fp32"]).words

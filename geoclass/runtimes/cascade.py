@@ -1,4 +1,4 @@
-"""An int8 network that asks its fp32 one again about the tiles it is unsure of.
+"""A network that rounds, to int8 or bf16, and asks its fp32 one again about the tiles it is unsure of.
 
 Rounding changes a label only where two classes were close already. A tile whose margin between the first two is smaller
 than what rounding does to margins is therefore classified again in fp32: a cascade of a quick network and an exact one
@@ -14,8 +14,8 @@ from .answers import Images, combined, prepared
 from .openvino_cpu import OpenvinoRunner
 
 COVERED = 0.95
-"""The share of tiles whose margin int8 changes by less than the margin below which fp32 is asked. On three scenes of a
-county 0.95 asks about 7 % of the tiles again and keeps 99.8 % of the labels; 0.99 asks about 11 % and keeps as many."""
+"""The share of tiles whose margin rounding changes by less than the margin below which fp32 is asked. On three scenes of a
+county in int8 0.95 asks about 7 % of the tiles again and keeps 99.8 % of the labels; 0.99 asks about 11 % and keeps as many."""
 
 
 class Cascade:
@@ -50,7 +50,7 @@ class Cascade:
 
 
 def margin_for(quick: OpenvinoRunner, exact: OpenvinoRunner, images: Images) -> float:
-    """The margin, see `Cascade`, by less than which int8 moves the first two classes of COVERED of the prepared images
+    """The margin, see `Cascade`, by less than which rounding moves the first two classes of COVERED of the prepared images
     (N, C, side, side) towards or away from each other; 0 where the answers are no logits, but what a forest reads."""
     if quick.bundle.forest is not None:
         return 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +20,8 @@ from ..predict import DEFAULT_BATCH, Predictor, choose_device, seen
 from ..reader import Pixels
 from ..sensors import Sensor
 from ..tones import Tone
-from . import cpu, kept, measuring, openvino_cpu, quantised
-from .answers import Runner, TorchRunner
+from . import cpu, guard, kept, measuring, openvino_cpu, quantised
+from .answers import Images, Runner, TorchRunner
 from .cascade import Cascade, margin_for
 from .lanes import devices_of
 from .replayed import REPLAYED_FROM_TILES, Replayed
@@ -32,18 +32,19 @@ MEASURED_FROM_TILES = 500
 """Below this many tiles a run does not pay for measuring and translating: some 5 s, while a tile gains 3 ms where the
 machine is idle, and 100 ms and more where other programs keep PyTorch's threads waiting for each other."""
 
-INT8_FROM_SECONDS = 60.0
-"""Below this many seconds of fp32 a run does not pay for calibrating and comparing int8 (some 15 s; it gains half)."""
+ROUNDED_FROM_SECONDS = 60.0
+"""Below this many seconds of fp32 a run does not pay for comparing a network that rounds (bf16 some 5 s, int8, which is
+calibrated first, 15 s; either gains half)."""
 
 REMOTE_SAMPLES = 20
-"""Over a network a run of fewer tiles than this many samples for int8 does not pay for fetching one besides."""
+"""Over a network a run of fewer tiles than this many samples does not pay for fetching one besides."""
 
 
 @dataclass(frozen=True)
 class Workload:
     """What is to be settled for. tiles: how many the run has; sample(n): up to n of them, drawn by chance, in stored
     numbers; model_file: the bundle's file, beside which int8 networks are kept, None for one in memory; remote: whether
-    tiles are read over a network."""
+    tiles are read over a network; elsewhere: whether they are classified on other machines, whose processors may be others."""
 
     bundle: Bundle
     sensor: Sensor
@@ -54,6 +55,7 @@ class Workload:
     tone: Tone | None = None
     model_file: Path | None = None
     remote: bool = False
+    elsewhere: bool = False
 
     def predictor(self, runner: Runner, thumbnail_px: int = 8) -> Predictor:
         return Predictor(
@@ -80,7 +82,7 @@ class Settled:
     network: kept.Stored | None = None
 
 
-def workload_of(plan: Plan, device: torch.device, batch_size: int | None) -> Workload:
+def workload_of(plan: Plan, device: torch.device, batch_size: int | None, elsewhere: bool = False) -> Workload:
     """The workload of classifying a plan."""
     file = Path(plan.model)
     return Workload(
@@ -93,6 +95,7 @@ def workload_of(plan: Plan, device: torch.device, batch_size: int | None) -> Wor
         plan.tone,
         file if plan.model and file.is_file() else None,
         plan.mosaic.remote,
+        elsewhere,
     )
 
 
@@ -139,9 +142,9 @@ def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> S
     if wanted.precision == "int8":
         if not cpu.has(cpu.VNNI):
             settled = _noted(settled, "this CPU has no VNNI, without which int8 may be slower than fp32")
-        return _int8(workload, settled, must_be_faster=False)
-    if wanted.precision == AUTO and seconds is not None and seconds * workload.tiles >= INT8_FROM_SECONDS:
-        return _int8_if_fit(workload, settled)
+        return _first_that_holds(workload, settled, ["int8"], must_be_faster=False)
+    if wanted.precision == AUTO and seconds is not None and seconds * workload.tiles >= ROUNDED_FROM_SECONDS:
+        return _rounded_if_fit(workload, settled)
     return settled
 
 
@@ -200,19 +203,16 @@ def open_runner(
     if choice.runtime == "torch":
         return TorchRunner(bundle, device, choice.precision)
     require_installed(choice.runtime)
-    if choice.precision == "int8":
-        assert network is not None  # a choice of int8 comes with its network
-        return _int8_runner(bundle, network, choice.margin, threads)
-    if choice.precision == "bf16":
-        return openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16", threads)
-    return measuring.open_fp32(bundle, choice.runtime, threads)
-
-
-def _int8_runner(bundle: Bundle, network: kept.Stored, margin: float, threads: int | None) -> Runner:
-    quick = openvino_cpu.OpenvinoRunner(bundle, network, "int8", threads)
-    if not margin:
+    if choice.precision == "fp32":
+        return measuring.open_fp32(bundle, choice.runtime, threads)
+    stored = network if choice.precision == "int8" else openvino_cpu.translated(bundle)
+    assert stored is not None  # a choice of int8 comes with its network
+    quick = openvino_cpu.OpenvinoRunner(bundle, stored, choice.precision, threads)
+    if not choice.margin:
         return quick
-    return Cascade(quick, openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads), margin)
+    return Cascade(
+        quick, openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads), choice.margin
+    )
 
 
 def _as_begun(workload: Workload, wanted: Wanted, begun: Choice) -> Settled:
@@ -272,55 +272,105 @@ def _opened(workload: Workload, runtime: str) -> Settled:
     return Settled(choice, open_runner(workload.bundle, choice, workload.device))
 
 
-def _int8_if_fit(workload: Workload, settled: Settled) -> Settled:
-    """int8 where this machine gains by it, as `auto` asks."""
+def _rounded_if_fit(workload: Workload, settled: Settled) -> Settled:
+    """bf16 or int8 where this machine gains by it, as `auto` asks.
+
+    Where the processor has AMX, bf16 is about as fast as int8, moves answers less, and needs no calibration.
+    """
     if settled.choice.runtime != "openvino":
         return settled
+    tried = ["bf16"] if cpu.has(cpu.AMX) and not workload.elsewhere else []
+    without = ""
     if not cpu.has(cpu.VNNI):
-        return _noted(settled, "not int8: this CPU has no VNNI, without which int8 is slower")
-    if not installed("int8"):
-        return _noted(settled, "int8 was not tried: pip install 'geoclass[int8]'")
-    if workload.remote and workload.tiles < REMOTE_SAMPLES * (quantised.CALIBRATION + quantised.HELD_OUT):
-        return _noted(settled, "int8 was not tried: its sample would be fetched besides; --precision int8 tries it")
-    return _int8(workload, settled, must_be_faster=True)
+        without = "not int8: this CPU has no VNNI, without which int8 is slower"
+    elif not installed("int8"):
+        without = "int8 was not tried: pip install 'geoclass[int8]'"
+    else:
+        tried.append("int8")
+    if tried and workload.remote and workload.tiles < REMOTE_SAMPLES * (quantised.CALIBRATION + guard.HELD_OUT):
+        name = tried[-1]
+        return _noted(
+            settled, f"{name} was not tried: its sample would be fetched besides; --precision {name} tries it"
+        )
+    found = _first_that_holds(workload, settled, tried, must_be_faster=True)
+    return _noted(found, without) if found.choice.precision == "fp32" else found
 
 
-def _int8(workload: Workload, settled: Settled, must_be_faster: bool) -> Settled:
-    """The int8 network where it holds against fp32 on held-out tiles of the scene, else `settled` with the reason."""
-    exact = settled.runner
-    assert isinstance(exact, openvino_cpu.OpenvinoRunner)
-    tiles = workload.sample(quantised.CALIBRATION + quantised.HELD_OUT)
-    share = min(quantised.CALIBRATION, len(tiles) - quantised.FEWEST)
-    if share < quantised.FEWEST:
-        few = 2 * quantised.FEWEST
-        return _noted(settled, f"not int8: only {len(tiles)} tiles to calibrate and compare it on, {few} are needed")
+@dataclass(frozen=True)
+class _Sample:
+    """Tiles of the scene: prepared images (N, C, side, side) to make a network that rounds with, and tiles (C, H, W) in
+    stored numbers to compare it with fp32 on."""
+
+    images: Images
+    held_out: list[Pixels]
+
+
+def _first_that_holds(workload: Workload, settled: Settled, precisions: Sequence[str], must_be_faster: bool) -> Settled:
+    """The network in the first of these precisions that holds against fp32, else `settled` with the reasons."""
+    if not precisions:
+        return settled
+    tiles = workload.sample(quantised.CALIBRATION + guard.HELD_OUT)
+    if len(tiles) < 2 * guard.FEWEST:
+        few = f"only {len(tiles)} tiles to make and compare it with, {2 * guard.FEWEST} are needed"
+        return _noted(settled, f"not {precisions[-1]}: {few}")
+    share = min(quantised.CALIBRATION, len(tiles) - guard.FEWEST)
+    parts = (tiles[at : min(share, at + workload.batch_size)] for at in range(0, share, workload.batch_size))
+    sample = _Sample(quantised.calibration_images(workload.bundle, map(workload.see, parts)), tiles[share:])
+    del tiles  # as many megabytes as a block of tiles has
+    for precision in precisions:
+        settled = (_int8 if precision == "int8" else _bf16)(workload, settled, sample, must_be_faster)
+        if settled.choice.precision == precision:
+            break
+    return settled
+
+
+def _bf16(workload: Workload, settled: Settled, sample: _Sample, must_be_faster: bool) -> Settled:
+    """The network in bf16 where it holds against fp32, else `settled` with the reason."""
+    quick = openvino_cpu.OpenvinoRunner(workload.bundle, openvino_cpu.translated(workload.bundle), "bf16")
+    return _if_it_holds(workload, settled, quick, sample, must_be_faster)
+
+
+def _int8(workload: Workload, settled: Settled, sample: _Sample, must_be_faster: bool) -> Settled:
+    """The int8 network where it holds against fp32, else `settled` with the reason."""
     try:
-        parts = (tiles[at : min(share, at + workload.batch_size)] for at in range(0, share, workload.batch_size))
-        images = quantised.calibration_images(workload.bundle, map(workload.see, parts))
-        del tiles[:share]  # the rest is held out
         key, stored = quantised.network(
-            workload.bundle, openvino_cpu.translated(workload.bundle), images, workload.model_file
+            workload.bundle, openvino_cpu.translated(workload.bundle), sample.images, workload.model_file
         )
         quick = openvino_cpu.OpenvinoRunner(workload.bundle, stored, "int8")
     except BundleError as error:
         return _noted(settled, f"not int8: {error}")
-    margin = margin_for(quick, exact, images)
+    found = _if_it_holds(workload, settled, quick, sample, must_be_faster)
+    if found.choice.precision != "int8":
+        return found
+    return replace(found, choice=found.choice.model_copy(update={"network": key}), network=stored)
+
+
+def _if_it_holds(
+    workload: Workload, settled: Settled, quick: openvino_cpu.OpenvinoRunner, sample: _Sample, must_be_faster: bool
+) -> Settled:
+    """`quick`, which asks fp32 again where it is unsure, if it holds against fp32 on held-out tiles of the scene, else
+    `settled` with the reason."""
+    exact = settled.runner
+    assert isinstance(exact, openvino_cpu.OpenvinoRunner)
+    margin = margin_for(quick, exact, sample.images)
     runner = Cascade(quick, exact, margin) if margin else quick
-    agreement = _compared(workload, exact, runner, tiles)
-    reason = quantised.objection(agreement, must_be_faster)
-    if reason:
-        choice = settled.choice.model_copy(update={"agreement": agreement})
-        return _noted(replace(settled, choice=choice), f"not int8: {reason}")
-    found = {"precision": "int8", "agreement": agreement, "network": key, "margin": margin}
-    return Settled(settled.choice.model_copy(update=found), runner, stored)
+    agreement = _compared(workload, exact, runner, sample.held_out)
+    choice = settled.choice.model_copy(update={"agreement": agreement})
+    if reason := guard.objection(agreement, must_be_faster):
+        return _noted(replace(settled, choice=choice), f"not {quick.precision}: {reason}")
+    return Settled(choice.model_copy(update={"precision": quick.precision, "margin": margin}), runner)
 
 
-def _compared(workload: Workload, fp32: Runner, int8: Runner, tiles: list[Pixels]) -> Agreement:
-    exact, quick = workload.predictor(fp32), workload.predictor(int8)
-    found = quantised.compare(
-        lambda part: exact(part).probabilities, lambda part: quick(part).probabilities, tiles, workload.batch_size
+def _compared(workload: Workload, fp32: Runner, quick: Runner, tiles: list[Pixels]) -> Agreement:
+    exact, rounded = workload.predictor(fp32), workload.predictor(quick)
+    found = guard.compare(
+        quick.precision,
+        lambda part: exact(part).probabilities,
+        lambda part: rounded(part).probabilities,
+        tiles,
+        workload.batch_size,
     )
-    again = int8.share_asked_again if isinstance(int8, Cascade) else 0.0
+    again = quick.share_asked_again if isinstance(quick, Cascade) else 0.0
     return found.model_copy(update={"asked_again": again})
 
 

@@ -60,12 +60,13 @@ class Wanted:
 
 
 class Agreement(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """How an int8 network compared with its fp32 one on held-out tiles of the scene.
+    """How a network that rounds, to `precision`, compared with its fp32 one on held-out tiles of the scene.
 
     labels: the share of `tiles` with the same class; mean_dp: the mean change of the probability of fp32's class;
     speedup: how many times as fast; asked_again: the share that was classified again in fp32, see `cascade`.
     """
 
+    precision: str
     tiles: int
     labels: float
     mean_dp: float
@@ -79,7 +80,7 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     `device` is cpu or cuda; `asked` are runtime and precision as they were given; `note` says why it is not the fastest
     or not what was asked for;
     `network` is the key of the int8 network in its file's name, empty for other precisions; `margin` is that below which
-    its tiles are asked again in fp32, see `cascade`.
+    tiles that were rounded are asked again in fp32, see `cascade`.
     """
 
     runtime: str
@@ -101,7 +102,7 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     def words(self) -> str:
         """One line for people."""
         said = f"{self.runtime} {self.precision}"
-        if self.agreement is not None and self.precision == "int8":
+        if self.agreement is not None and self.precision == self.agreement.precision:
             said += (
                 f" ({self.agreement.labels:.1%} of {self.agreement.tiles} held-out tiles have fp32's class, "
                 f"mean |dp| {self.agreement.mean_dp:.4f}; {self.agreement.asked_again:.1%} were asked again in fp32)"
