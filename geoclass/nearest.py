@@ -3,15 +3,15 @@
 gdalwarp and rasterio resample by nearest neighbours unless told otherwise: each pixel of the new file is, unchanged, the
 one of the old image in which its centre falls. Resampled a second time such a file is blurred, or loses lines again. Where
 the old image lay on the lattice that is asked for, each pixel can go back to where it was taken from, bit for bit;
-what remains are those that were never taken.
+what remains are those that were never taken. Where a centre falls is asked as GDAL did (see `scanlines`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import rasterio
 import rasterio.errors
@@ -19,9 +19,7 @@ import rasterio.windows
 
 from .lattice import Lattice, LatticeWindow, Mask, Pixels
 from .remote.virtual import source_window
-
-NODE_PX = 32
-"""Places are projected every so many pixels of a file and lie on straight lines between: 0.00002 pixels off at most."""
+from .scanlines import EXACT, Doubles, Parts, Project, places, possible_parts
 
 SAMPLE_PX = 128
 """The side of the nine windows, spread over a file, that tell what it is."""
@@ -30,11 +28,14 @@ LEAST_PAIRS = 100
 """Fewer pairs of pixels of one kind tell nothing."""
 
 LEAST_EQUAL = 0.3
-"""Of two neighbours with one origin this share at least is equal in a copy: not all, because a warper's own places are off
-by up to an eighth of a pixel. In other files it is the share of any two neighbours, mostly below 0.1."""
+"""Of two neighbours with one origin this share at least is equal in a copy: not all, where the warper saw them elsewhere.
+In other files it is the share of any two neighbours, mostly below 0.1."""
+
+ALL_EQUAL = 0.999
+"""From this share on it is clear that the file is a copy, and how it was warped."""
 
 UNSURE_PX = 0.02
-"""Closer to the side of a lattice pixel a centre's origin is not sure: places of an exact warper, too, differ by 0.006."""
+"""Closer to the side of a lattice pixel a centre's origin is not sure until it is known how a file was warped."""
 
 MOST_EQUAL = 0.5
 """Where more of all neighbours are equal than this (water, drawings, enlarged pixels), a file tells nothing."""
@@ -65,6 +66,7 @@ class NearestCopy:
         self._dataset, self._indexes, self._own, self._lattice = dataset, list(indexes), own, lattice
         self._has_data = has_data
         self._move = pyproj.Transformer.from_crs(own, lattice.crs, always_xy=True)
+        self._parts = EXACT
 
     def read(self, window: LatticeWindow, out: Pixels) -> Mask | None:
         """Fill the first layers of `out` (layers, height, width) with `window`. Returns which pixels have data, None where all have.
@@ -78,7 +80,7 @@ class NearestCopy:
         transform = self._lattice.transform(wide.column, wide.line)
         place = source_window(self._dataset, self._lattice.crs, self._own, transform, target)
         source = self._dataset.read(self._indexes, window=place)
-        columns, lines = (np.floor(at).astype(np.int64) for at in self._places(place))
+        columns, lines = np.floor(places(self._project, self._parts, place)).astype(np.int64)
         columns -= wide.column
         lines -= wide.line
         within = (columns >= 0) & (columns < wide.width) & (lines >= 0) & (lines < wide.height)
@@ -95,83 +97,110 @@ class NearestCopy:
         return None if valid[rows, across].all() else valid[rows, across]
 
     def is_one(self) -> bool:
-        """Whether the file is a copy by nearest neighbours of an image on the lattice.
+        """Whether the file is a copy by nearest neighbours of an image on the lattice. If so, it is found out how it was
+        warped, which `read` then follows.
 
-        If it is, neighbours with one origin are equal, and neighbours whose origins have no side in common differ more
-        than others, as what lies further apart does. No other file knows where the lattice's pixels end.
+        If it is, neighbours with one origin are equal: all of them, once it is known how it was warped. Where that cannot be
+        found out, neighbours whose origins have no side in common differ more than others, as what lies further apart
+        does. No other file knows where the lattice's pixels end.
         """
-        pairs, equal, difference = np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3))
-        for place in self._samples():
-            try:
-                pixels = self._dataset.read(self._indexes, window=place)
-            except rasterio.errors.RasterioError:
-                continue  # told where these pixels are wanted
-            valid = self._has_data(pixels)
-            usable = np.isfinite(pixels).all(axis=0) if valid is None else valid & np.isfinite(pixels).all(axis=0)
-            places = np.stack(self._places(place))
-            origins = np.floor(places)
-            sure: Mask = np.all(np.abs(places - origins - 0.5) < 0.5 - UNSURE_PX, axis=0)
-            for axis in (0, 1):
-                steps = np.minimum(np.abs(np.diff(origins, axis=axis + 1)).sum(axis=0).astype(int), 2)
-                apart = np.abs(np.diff(pixels.astype(np.float64), axis=axis + 1)).sum(axis=0)
-                both = _pairs(usable, axis) & ((steps > 0) | _pairs(sure, axis))
-                pairs[axis] += np.bincount(steps[both], minlength=3)
-                equal[axis] += np.bincount(steps[both & (apart == 0)], minlength=3)
-                difference[axis] += np.bincount(steps[both], apart[both], minlength=3)
-        return _tells_copy(pairs, equal, difference)
+        samples = list(self._samples())
+        told = _told(samples, self._project, EXACT, UNSURE_PX)
+        if not told.may_be_copy:
+            return False
+        shares: dict[Parts, float] = {}
+        for parts in possible_parts(self._dataset.width, self._dataset.block_shapes[0][1]):
+            shares[parts] = _told(samples, self._project, parts).share_equal
+            if shares[parts] >= ALL_EQUAL:
+                break
+        self._parts = max(shares, key=lambda parts: shares[parts])
+        return shares[self._parts] >= ALL_EQUAL or told.jump >= LEAST_JUMP
 
-    def _samples(self) -> Iterator[rasterio.windows.Window]:
+    def _samples(self) -> Iterator[_Sample]:
         wide, high = min(SAMPLE_PX, self._dataset.width), min(SAMPLE_PX, self._dataset.height)
         for down in (0.1, 0.5, 0.9):
             for across in (0.1, 0.5, 0.9):
                 left, top = (self._dataset.width - wide) * across, (self._dataset.height - high) * down
-                yield rasterio.windows.Window(int(left), int(top), wide, high)
+                window = rasterio.windows.Window(int(left), int(top), wide, high)
+                try:
+                    pixels = self._dataset.read(self._indexes, window=window)
+                except rasterio.errors.RasterioError:
+                    continue  # told where these pixels are wanted
+                valid, finite = self._has_data(pixels), np.isfinite(pixels).all(axis=0)
+                yield _Sample(window, pixels, finite if valid is None else valid & finite)
 
-    def _places(self, place: rasterio.windows.Window) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """Where on the lattice, in its pixels, the centres of a window's pixels lie: across and down, each (height, width)."""
-        columns, across = _nodes(place.col_off, place.width)
-        rows, down = _nodes(place.row_off, place.height)
-        i, j = np.meshgrid(columns, rows)
+    def _project(self, columns: Doubles, rows: Doubles) -> Doubles:
+        """Where on the lattice, in its pixels, the centres of pixels of the file lie, see `scanlines.Project`."""
+        i, j = np.broadcast_arrays(columns + 0.5, rows + 0.5)
         t = self._dataset.transform
         x, y = self._move.transform(t.a * i + t.b * j + t.c, t.d * i + t.e * j + t.f)
         # What has no place in the lattice's CRS is far from any window of it.
         far = np.iinfo(np.int32).min
-        x, y = (np.nan_to_num(at / self._lattice.res, nan=far, posinf=far, neginf=far) for at in (x, -y))
-        return down @ x @ across.T, down @ y @ across.T
+        return np.nan_to_num(np.stack([x, np.negative(y)]) / self._lattice.res, nan=far, posinf=far, neginf=far)
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A window of a file, its pixels (layers, height, width), and which of them have data."""
+
+    window: rasterio.windows.Window
+    pixels: Pixels
+    usable: Mask
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What pairs of neighbours (2 axes, 3 kinds: one origin, origins side by side, origins further apart) say: their
+    number, how many of them are equal, and the sum of their differences."""
+
+    pairs: Doubles
+    equal: Doubles
+    difference: Doubles
+
+    @property
+    def share_equal(self) -> float:
+        """Of pairs with one origin, the share that is equal; 0 where too few of them are there to tell."""
+        alone = self.pairs[:, 0].sum()
+        return float(self.equal[:, 0].sum() / alone) if alone >= LEAST_PAIRS else 0.0
+
+    @property
+    def may_be_copy(self) -> bool:
+        alone, beside = self.pairs[:, 0].sum(), self.pairs[:, 1].sum()
+        if beside < LEAST_PAIRS or self.equal[:, 1].sum() > MOST_EQUAL * beside:
+            return False
+        return bool(alone < LEAST_PAIRS or self.share_equal >= LEAST_EQUAL)
+
+    @property
+    def jump(self) -> float:
+        """How many times more neighbours differ whose origins lie further apart; 0 where too few of them are there to tell."""
+        enough = (self.pairs[:, 2] >= LEAST_PAIRS) & (self.difference[:, 1] > 0)
+        if not enough.any():
+            return 0.0
+        jumps = self.difference[enough, 2] / self.pairs[enough, 2] * self.pairs[enough, 1] / self.difference[enough, 1]
+        return float(np.average(jumps, weights=self.pairs[enough, 2]))
+
+
+def _told(samples: Sequence[_Sample], project: Project, parts: Parts, unsure_px: float = 0.0) -> _Told:
+    """What samples say if the file was warped in these parts; pairs with one origin count where both centres are further
+    from the side of a lattice pixel than `unsure_px`."""
+    pairs, equal, difference = np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 3))
+    for sample in samples:
+        at = places(project, parts, sample.window)
+        origins = np.floor(at)
+        sure: Mask = np.all(np.abs(at - origins - 0.5) <= 0.5 - unsure_px, axis=0)
+        for axis in (0, 1):
+            steps = np.minimum(np.abs(np.diff(origins, axis=axis + 1)).sum(axis=0).astype(int), 2)
+            apart = np.abs(np.diff(sample.pixels.astype(np.float64), axis=axis + 1)).sum(axis=0)
+            both = _pairs(sample.usable, axis) & ((steps > 0) | _pairs(sure, axis))
+            pairs[axis] += np.bincount(steps[both], minlength=3)
+            equal[axis] += np.bincount(steps[both & (apart == 0)], minlength=3)
+            difference[axis] += np.bincount(steps[both], apart[both], minlength=3)
+    return _Told(pairs, equal, difference)
 
 
 def _pairs(mask: Mask, axis: int) -> Mask:
     """Where a pixel and the next one along `axis` are both in `mask`."""
     return mask[1:] & mask[:-1] if axis == 0 else mask[:, 1:] & mask[:, :-1]
-
-
-def _nodes(start: int, count: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Places (n,) along one axis that hold `count` pixels from `start` on, the same for every window, and the weights
-    (count, n) that make the pixels' centres of them."""
-    first, last = start // NODE_PX, -(-(start + count) // NODE_PX)
-    at = (np.arange(start, start + count) + 0.5) / NODE_PX - first
-    before = np.floor(at).astype(int)
-    weights = np.zeros((count, last - first + 1))
-    weights[np.arange(count), before] = 1 - (at - before)
-    weights[np.arange(count), before + 1] = at - before
-    return NODE_PX * np.arange(first, last + 1, dtype=np.float64), weights
-
-
-def _tells_copy(
-    pairs: npt.NDArray[np.float64], equal: npt.NDArray[np.float64], difference: npt.NDArray[np.float64]
-) -> bool:
-    """What pairs of neighbours (2 axes, 3 kinds: one origin, origins side by side, origins further apart) say: their
-    number, how many of them are equal, and the sum of their differences."""
-    alone, beside = pairs[:, 0].sum(), pairs[:, 1].sum()
-    if beside < LEAST_PAIRS or equal[:, 1].sum() > MOST_EQUAL * beside:
-        return False
-    if alone >= LEAST_PAIRS and equal[:, 0].sum() < LEAST_EQUAL * alone:
-        return False
-    enough = (pairs[:, 2] >= LEAST_PAIRS) & (difference[:, 1] > 0)
-    if not enough.any():
-        return False
-    jumps = difference[enough, 2] / pairs[enough, 2] * pairs[enough, 1] / difference[enough, 1]
-    return float(np.average(jumps, weights=pairs[enough, 2])) >= LEAST_JUMP
 
 
 def _fill(pixels: Pixels, taken: Mask, valid: Mask) -> None:

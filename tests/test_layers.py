@@ -15,7 +15,7 @@ PACKAGE = Path(geoclass.__file__).parent
 ORDER = [
     "errors", "environment", "configs", "schemes", "sensors", "files", "database.run", "client", "gdal", "grid", "tiletable", "lattice", "sharing",
     "remote.names", "stac.signing", "remote.failures", "remote.opening", "remote.held", "remote.virtual", "scene",
-    "fileblocks", "vrt", "nearest", "filereader", "remotereader", "reader",
+    "fileblocks", "vrt", "scanlines", "nearest", "filereader", "remotereader", "reader",
     "stac.documents", "stac.assets", "stac.scenes", "inputs", "mosaic", "aoi",
     "stac.search",
     "blocks", "tones", "tileindex", "tile", "labels", "smoothing", "imagery",
