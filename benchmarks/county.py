@@ -36,6 +36,7 @@ MARGIN = 80
 WAYS = {
     "fp32": ["--runtime", "openvino", "--precision", "fp32"],
     "torch": ["--runtime", "torch", "--precision", "fp32"],
+    "bf16": ["--runtime", "openvino", "--precision", "bf16"],
     "int8": ["--precision", "int8"],
     "auto": [],
 }

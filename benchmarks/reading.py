@@ -39,6 +39,7 @@ from geoclass.blocks import read_ahead
 from geoclass.bundle import Bundle, BundleMeta
 from geoclass.plan import Plan, make_plan
 from geoclass.predict import Predictor
+from geoclass.runtimes.answers import Pending
 from geoclass.runtimes.settling import Settled, Workload
 from geoclass.runtimes.wanted import Choice
 from geoclass.schemes import load_scheme
@@ -63,11 +64,10 @@ class NullRunner:
 class NullPredictor(Predictor):
     """A model that answers every tile alike, unseen."""
 
-    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[Pending, torch.Tensor]:
         side = self.thumbnail_px
-        return torch.full((len(tiles), self.classes), 1 / self.classes), torch.zeros(
-            (len(tiles), side, side, 3), dtype=torch.uint8
-        )
+        answers = torch.full((len(tiles), self.classes), 1 / self.classes)
+        return (lambda: answers), torch.zeros((len(tiles), side, side, 3), dtype=torch.uint8)
 
 
 class NullWorkload(Workload):
@@ -157,7 +157,7 @@ def classify_by_null(plan: Plan, threads: int, shown: bool) -> None:
     runner = NullRunner(len(plan.bundle.meta.scheme))
     road.settle = lambda *_: Settled(Choice(runtime="torch", precision="fp32"), runner)
     if not shown:
-        road.workload_of = lambda *given: NullWorkload(**vars(honest[0](*given)))
+        road.workload_of = lambda *given, **more: NullWorkload(**vars(honest[0](*given, **more)))
     try:
         road.run(plan, road.Settings(device="cpu", readers=threads, force=True))
     finally:

@@ -50,7 +50,7 @@ def ways_of(bundle: Bundle, brightness: torch.Tensor) -> dict[str, Way]:
     if installed("openvino") and cpu.has(cpu.AMX):
         ways["openvino bf16"] = openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "bf16")
     if installed("openvino") and installed("int8"):
-        images = quantised.calibration_images(bundle, [brightness.clone()])
+        images = quantised.calibration_images(bundle, [brightness.clone()], len(brightness))
         _, stored = quantised.network(bundle, openvino_cpu.translated(bundle), images, None)
         ways["openvino int8"] = openvino_cpu.OpenvinoRunner(bundle, stored, "int8")
     return ways

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,9 @@ DEGREE_TOLERANCE = 0.2
 square on the ground, and the same imagery must still get the same tiles."""
 
 METRE_TOLERANCE = 0.005
+
+DIGESTS_AT_ONCE = 4
+"""Files of which a digest is made at the same time."""
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,11 @@ class Mosaic:
     def fingerprints(self) -> dict[str, str]:
         """A digest of every local file's content, or the description of what is not a local file."""
         lists = {shown(scene.listed_in) for scene in self.scenes if scene.listed_in}
-        found = {name: fingerprint(Path(name)) for name in sorted(lists) if Path(name).is_file()}
+        there = [name for name in (*sorted(lists), *self.files) if Path(name).is_file()]
+        with ThreadPoolExecutor(min(DIGESTS_AT_ONCE, os.cpu_count() or 1)) as pool:
+            found = dict(zip(there, pool.map(fingerprint, map(Path, there)), strict=True))
         for name in self.files:
-            path = Path(name)
-            if path.is_file():
-                found[name] = fingerprint(path)
-            else:
+            if name not in found:
                 scene = next(scene for scene in self.scenes if name in scene.files)
                 found[name] = (
                     f"{scene.width}x{scene.height} {scene.dtype} {tuple(scene.transform)[:6]}{self._asked(name)}"

@@ -39,11 +39,12 @@ def parts_of(
 ) -> Iterator[tuple[int, Part]]:
     """Yield (block number, part) in the order of `blocks`, which go to the predictors by turns.
 
-    `ahead` blocks are begun before the first is waited for: one for each GPU, so that the next one travels while each
-    computes, and none on a CPU, which has done a block when it has begun it. Memory holds ahead + 1 blocks.
+    `ahead` blocks are begun before the first is waited for: one for each GPU or runtime with threads of its own, so that
+    the next one is made ready while each computes, and none where a block is done when it has been begun. Memory holds
+    ahead + 1 blocks.
     """
     if ahead is None:
-        ahead = sum(predictor.device.type == "cuda" for predictor in predictors)
+        ahead = sum(predictor.works_ahead for predictor in predictors)
     under: deque[_Under] = deque()
     for turn, pixels in enumerate(blocks):
         under.append(_begun(pixels, predictors[turn % len(predictors)], min_valid))

@@ -16,7 +16,7 @@ from .datasets.tileset import TileSet
 from .errors import UnfitError
 from .labels import ByteArray, FloatArray
 from .reader import Pixels
-from .runtimes.answers import Runner, TorchRunner
+from .runtimes.answers import AheadRunner, Pending, Runner, TorchRunner
 from .runtimes.lanes import Lane, as_tensor, stacked
 from .sensors import Sensor
 from .tones import Tone
@@ -99,7 +99,7 @@ class Begun:
     """N tiles that a device was given to classify: their probabilities (or what a forest reads) and thumbnails, batch by
     batch, which are there once `done` has been waited for; `seconds` is what it took to say so."""
 
-    answers: list[torch.Tensor]
+    answers: list[Pending]
     thumbnails: list[torch.Tensor]
     done: torch.cuda.Event | None
     seconds: float
@@ -144,6 +144,11 @@ class Predictor:
         self.rgb = torch.tensor(rgb if len(rgb) == 3 else [min(k, bands - 1) for k in range(3)], device=device)
         self.classes = len(meta.scheme)
 
+    @property
+    def works_ahead(self) -> bool:
+        """Whether it is at work after `begin` has returned, as a GPU is."""
+        return self.device.type == "cuda" or isinstance(self.runner, AheadRunner)
+
     def __call__(self, tiles: Sequence[Pixels]) -> Prediction:
         """Classify N tiles of (bands, size, size) in stored numbers. Raises UnfitError where a single one needs more
         memory than the GPU has."""
@@ -154,7 +159,7 @@ class Predictor:
         """Give the device N tiles of (bands, size, size) in stored numbers; nothing here waits for CUDA where they are
         there already (see `Lane.send`). Raises UnfitError as above."""
         start = perf_counter()
-        answers: list[torch.Tensor] = []
+        answers: list[Pending] = []
         thumbnails: list[torch.Tensor] = []
         at = 0
         while at < len(tiles):
@@ -182,18 +187,25 @@ class Predictor:
             begun.done.synchronize()
         probabilities, thumbnails = np.empty((0, self.classes), np.float32), self._no_thumbnails()
         if begun.answers:
-            probabilities = np.concatenate([self._probabilities(answers) for answers in begun.answers])
+            probabilities = np.concatenate([self._probabilities(answers()) for answers in begun.answers])
             thumbnails = np.concatenate([small.numpy() for small in begun.thumbnails])
         return Prediction(probabilities, thumbnails, begun.seconds + perf_counter() - start)
 
-    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _begin(self, tiles: Sequence[torch.Tensor]) -> tuple[Pending, torch.Tensor]:
         """Answers and thumbnails of one batch, on their way to the CPU."""
         brightness = scaled(stacked(tiles).to(self.device), self.sensor)
         thumbnails = self.lane.fetch(self._thumbnails(brightness))
         if self.curves is not None:
             brightness = toned(brightness, self.curves)
-        answers = self.runner(brightness).float()
-        return self.lane.fetch(answers if self.forest is not None else torch.softmax(answers, dim=1)), thumbnails
+        if isinstance(self.runner, AheadRunner):
+            pending = self.runner.begin(brightness)
+            return (lambda: self._readable(pending())), thumbnails
+        answers = self.lane.fetch(self._readable(self.runner(brightness)))
+        return (lambda: answers), thumbnails
+
+    def _readable(self, answers: torch.Tensor) -> torch.Tensor:
+        """Answers as probabilities, or as the forest reads them."""
+        return answers.float() if self.forest is not None else torch.softmax(answers.float(), dim=1)
 
     def _thumbnails(self, brightness: torch.Tensor) -> torch.Tensor:
         # Every step-th pixel will do for a picture this small, and costs a fraction.

@@ -30,6 +30,7 @@ from geoclass.predict import Predictor, choose_device
 from geoclass.runtimes import lanes, settling
 from geoclass.runtimes.answers import TorchRunner
 from geoclass.runtimes.lanes import as_tensor, devices_of, stacked
+from geoclass.runtimes.measuring import open_fp32
 from geoclass.runtimes.replayed import Replayed
 from geoclass.runtimes.settling import Settled, Workload, open_predictors
 from geoclass.runtimes.wanted import Choice
@@ -159,11 +160,13 @@ class TestSeveralDevices:
         for number, _ in parts_of(blocks(), [predictor_of(bundle)], 0.5, ahead=ahead):
             assert max(pulled) == min(5, number + ahead)
 
-    def test_a_cpu_never_looks_ahead(self, bundle):
+    @pytest.mark.parametrize(("runtime", "begun"), [("torch", [0]), ("openvino", [0, 1])])
+    def test_a_cpu_looks_ahead_where_its_runtime_has_threads_of_its_own(self, bundle, runtime, begun):
         pulled = []
         blocks = (pulled.append(number) or block_of(number) for number in range(3))
-        next(parts_of(blocks, [predictor_of(bundle)], 0.5))
-        assert pulled == [0]
+        predictor = predictor_of(bundle, runner=open_fp32(bundle, runtime, 2))
+        assert next(parts_of(blocks, [predictor], 0.5))[0] == 0
+        assert pulled == begun
 
     def test_what_is_meant_by_a_name(self, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -351,9 +354,10 @@ def test_the_road_on_a_gpu_without_one(tmp_path, fake_cuda, backbone, dtype):
         )
         with NothingWaits():
             begun = predictor.begin([there[:, :SIZE, :SIZE], there[:, SIZE : 2 * SIZE, :SIZE]] * 3)
-    assert [tuple(answers.shape) for answers in begun.answers] == [(4, 7), (2, 7)]
+    answers = [pending() for pending in begun.answers]
+    assert [tuple(batch.shape) for batch in answers] == [(4, 7), (2, 7)]
     assert [tuple(small.shape) for small in begun.thumbnails] == [(4, 8, 8, 3), (2, 8, 8, 3)]
-    assert {found.device.type for found in begun.answers + begun.thumbnails} == {"cpu"}
+    assert {found.device.type for found in answers + begun.thumbnails} == {"cpu"}
     assert fake_cuda == [
         "on side", "pinned", "off side", "computing waits for side", "kept for computing", "computing marked",
     ], "nothing but the last mark is ever waited for"  # fmt: skip

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_coordinates
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.datasets import load_sample_images
 from sklearn.ensemble import RandomForestClassifier
 
@@ -29,7 +31,8 @@ from geoclass.journal import Journal
 from geoclass.predict import Predictor, seen
 from geoclass.results import read_result
 from geoclass.runtimes import cascade, cpu, guard, kept, measuring, openvino_cpu, quantised, settling, wanted
-from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, viewed
+from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, resampled, viewed
+from geoclass.runtimes.cascade import Cascade, first_two
 from geoclass.runtimes.settling import Workload, device_for, open_runner, settle
 from geoclass.runtimes.wanted import Agreement, Choice, Wanted
 from geoclass.schemes import load_scheme
@@ -154,6 +157,18 @@ class TestEqualAnswers:
         for number, view in enumerate(dihedral(image, 8)):
             assert np.array_equal(viewed(image[1].numpy(), number), view[1].numpy())
 
+    @given(
+        st.integers(1, 5), st.integers(1, 4), st.integers(2, 40), st.floats(0, 255, width=32), st.integers(0, 2**32 - 1)
+    )
+    def test_halved_as_torch_does(self, tiles, bands, side, level, seed):
+        noise = torch.from_numpy(np.random.default_rng(seed).random((tiles, bands, 2 * side, 2 * side), np.float32))
+        brightness = noise * 255 + level
+        wanted = torch.nn.functional.interpolate(brightness, size=(side, side), mode="bilinear", antialias=True)
+        found = resampled(brightness.clone(), side)
+        assert found.shape == wanted.shape and found.is_contiguous()
+        assert (found - wanted).abs().max() < 2e-4, "less than a millionth of the brightest"
+        assert torch.equal(resampled(brightness[:1], side), found[:1]), "a tile is the same in any batch"
+
     @pytest.mark.parametrize(("tiles", "views"), [(1, 1), (3, 4), (5, 8), (7, 3)])
     def test_requests_hold_every_view_once(self, tiles, views):
         images = np.random.default_rng(0).random((tiles, 2, 5, 5), np.float32)
@@ -168,6 +183,44 @@ class TestEqualAnswers:
         two = openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), threads=2)
         given = seen(photographs[:9], RGB8, CPU)
         assert one(given.clone()) == pytest.approx(two(given), abs=1e-4)
+
+
+class TestAhead:
+    """Runners that compute in threads of their own, while the next batch is made ready."""
+
+    @pytest.mark.parametrize("bytes_ahead", [0, 8 << 20])
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_answers_as_one_batch_after_the_other(self, bundles, photographs, monkeypatch, bytes_ahead, threads):
+        monkeypatch.setattr(openvino_cpu, "AHEAD_BYTES", bytes_ahead)
+        runner = measuring.open_fp32(bundles["eight views"], "openvino", threads)
+        batches = [seen(photographs[start : start + 5], RGB8, CPU) for start in range(0, 20, 5)]
+        wanted = [runner(batch.clone()) for batch in batches]
+        pending = [runner.begin(batch) for batch in batches]
+        assert runner.at_work, "nothing is left to do while the caller goes on"
+        assert len(runner.at_work) + len(runner.idle) == (1 if threads == 1 else 2 * (2 if bytes_ahead == 0 else 42))
+        for number in (2, 0, 3, 1):
+            assert torch.equal(pending[number](), wanted[number])
+        assert not runner.at_work
+        assert torch.equal(pending[1](), wanted[1]), "answers can be asked for again"
+
+    def test_what_is_not_waited_for_is_in_nobodys_way(self, bundles, photographs):
+        runner = measuring.open_fp32(bundles["default"], "openvino", 2)
+        batches = [seen(photographs[start : start + 5], RGB8, CPU) for start in (0, 5)]
+        wanted = runner(batches[1].clone())
+        runner.begin(batches[0])
+        assert torch.equal(runner(batches[1]), wanted)
+
+    def test_of_a_cascade(self, bundles, photographs):
+        """The quick network is at work on the next batch while the exact one is asked about the last."""
+        quick, exact = (measuring.open_fp32(bundles["default"], "openvino", 2) for _ in range(2))
+        margins, _ = first_two(quick(seen(photographs, RGB8, CPU)))
+        runner = Cascade(quick, exact, float(margins.median()))
+        batches = [seen(photographs[start : start + 10], RGB8, CPU) for start in (0, 10)]
+        wanted = [exact(batch.clone()) for batch in batches]
+        pending = [runner.begin(batch) for batch in batches]
+        for batch, answers in zip(pending, wanted, strict=True):
+            assert (batch() - answers).abs().max() < 1e-5
+        assert 0 < runner.asked_again < runner.tiles == 20
 
 
 class TestTranslation:

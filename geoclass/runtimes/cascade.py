@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from .answers import Images, combined, prepared
+from .answers import Images, Pending, combined, prepared
 from .openvino_cpu import OpenvinoRunner
 
 COVERED = 0.95
@@ -32,15 +32,24 @@ class Cascade:
         self.bundle = quick.bundle
         self.tiles = self.asked_again = 0
 
-    @torch.inference_mode()
     def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
+        return self.begin(brightness)()
+
+    @torch.inference_mode()
+    def begin(self, brightness: torch.Tensor) -> Pending:
+        """Give `quick` a batch, see `AheadRunner`; `exact` is asked when the answers are."""
         images = prepared(brightness, self.bundle.meta).contiguous().numpy()
-        answers = _answers(self.quick, images)
-        unsure = first_two(answers)[0] < self.margin
-        self.tiles += len(images)
-        self.asked_again += int(unsure.sum())
-        if unsure.any():
-            answers[unsure] = _answers(self.exact, images[unsure.numpy()])
+        quick = self.quick.begin_images(images)
+
+        def answers() -> torch.Tensor:
+            found = combined(quick(), self.bundle)
+            unsure = first_two(found)[0] < self.margin
+            self.tiles += len(images)
+            self.asked_again += int(unsure.sum())
+            if unsure.any():
+                found[unsure] = _answers(self.exact, images[unsure.numpy()])
+            return found
+
         return answers
 
     @property
@@ -67,4 +76,4 @@ def first_two(answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _answers(runner: OpenvinoRunner, images: Images) -> torch.Tensor:
-    return combined(runner.images(images), runner.bundle)
+    return combined(runner.begin_images(images)(), runner.bundle)

@@ -1,4 +1,5 @@
-"""OpenVINO on the CPU: a stream a core, each with requests of its own, so that no core waits for another.
+"""OpenVINO on the CPU: a stream a core, each with requests of its own, so that no core waits for another, and enough
+of these that none waits while the next tiles are made ready.
 
 OpenVINO's Python package reports every import and conversion to a web service of its makers, unless its telemetry
 package is missing. geoclass hides that package while it loads OpenVINO: nothing leaves the machine, and nothing is
@@ -7,11 +8,14 @@ written into the user's home.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, cast
 
@@ -21,18 +25,31 @@ import torch
 from ..bundle import Bundle
 from ..errors import BundleError, OutputError
 from . import kept
-from .answers import IMAGES_AT_ONCE, Images, combined, input_side, noise, prepared, requests
+from .answers import (
+    IMAGES_AT_ONCE,
+    Images,
+    Pending,
+    combined,
+    fill_request,
+    input_side,
+    noise,
+    prepared,
+    request_places,
+)
 from .wanted import missing, release
 
 TOLERANCE = 1e-4
 """How far answers of a translated network may be from torch's, as a share of the greatest."""
+
+AHEAD_BYTES = 8 << 20
+"""Images that wait for each stream: what it computes in the time that reading or preparing the next tiles takes."""
 
 TELEMETRY = "openvino_telemetry"
 _loading = threading.Lock()
 
 
 class OpenvinoRunner:
-    """A network on OpenVINO. `stored` is its fp32 network, or an int8 one."""
+    """A network on OpenVINO, for one thread to call. `stored` is its fp32 network, or an int8 one."""
 
     runtime = "openvino"
 
@@ -44,40 +61,71 @@ class OpenvinoRunner:
         compiled = compile_network(bundle, stored, precision, threads or torch.get_num_threads())
         self.outputs = int(compiled.output(0).shape[1])
         streams = int(compiled.get_property("NUM_STREAMS"))
-        self.request: Any = None
-        self.queue: Any = None
-        if streams == 1:
-            # The caller's own thread computes: one more would only take turns with it, or take a second core.
-            self.request = compiled.create_infer_request()
-            return
-        # One request more than there are streams, so that a stream which is done finds the next one waiting.
-        self.queue = load("openvino").AsyncInferQueue(compiled, streams + 1)
-        self.queue.set_callback(_take)
+        # Where there is one stream the caller's own thread computes: another would only take turns with it, or take a
+        # second core.
+        self.alone = streams == 1
+        given_bytes = 4 * math.prod(compiled.input(0).shape)
+        requests = 1 if self.alone else streams * max(2, AHEAD_BYTES // given_bytes)
+        self.idle = [_Request.of(compiled) for _ in range(requests)]
+        self.at_work: deque[tuple[_Request, Images]] = deque()
+        self.begun = self.ended = 0
+
+    def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
+        return self.begin(brightness)()
 
     @torch.inference_mode()
-    def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
-        return combined(self.images(prepared(brightness, self.bundle.meta).contiguous().numpy()), self.bundle)
+    def begin(self, brightness: torch.Tensor) -> Pending:
+        """Give the streams a batch, see `AheadRunner`."""
+        found = self.begin_images(prepared(brightness, self.bundle.meta).contiguous().numpy())
+        return lambda: combined(found(), self.bundle)
 
-    def images(self, images: Images) -> Images:
-        """Answers (N × views, K) to every view of prepared images (N, C, side, side)."""
+    def begin_images(self, images: Images) -> Callable[[], Images]:
+        """Give the streams every view of prepared images (N, C, side, side); what is returned waits for the answers
+        (N × views, K)."""
         views = self.bundle.meta.views
         found = np.empty((len(images) * views, self.outputs), np.float32)
-        for places, batch in requests(images, views):
-            given = (found, places, batch)
-            if self.request is not None:
-                self.request.infer({0: batch}, share_inputs=True)
-                _take(self.request, given)
+        for places in request_places(len(found)):
+            if not self.idle:
+                self._end_first()
+            request = self.idle.pop()
+            fill_request(request.given, images, views, places)
+            if self.alone:
+                request.handle.infer()
             else:
-                self.queue.start_async({0: batch}, given, share_inputs=True)
-        if self.queue is not None:
-            self.queue.wait_all()
-        return found
+                request.handle.start_async()
+            self.at_work.append((request, found[places]))
+            self.begun += 1
+        last = self.begun
+
+        def ended() -> Images:
+            while self.ended < last:
+                self._end_first()
+            return found
+
+        return ended
+
+    def _end_first(self) -> None:
+        """Wait for the request that was begun first, and put its answers in their places."""
+        request, places = self.at_work.popleft()
+        if not self.alone:
+            request.handle.wait()
+        places[:] = request.found[: len(places)]
+        self.idle.append(request)
+        self.ended += 1
 
 
-def _take(request: Any, given: tuple[Images, slice, Images]) -> None:
-    """Put a request's answers in their places; `given` also kept its input alive until now."""
-    found, places, _ = given
-    found[places] = request.get_output_tensor(0).data[: places.stop - places.start]
+@dataclass(frozen=True)
+class _Request:
+    """What a stream is given to do, with the memory of its images and of its answers."""
+
+    handle: Any
+    given: Images
+    found: Images
+
+    @classmethod
+    def of(cls, compiled: Any) -> _Request:
+        handle = compiled.create_infer_request()
+        return cls(handle, handle.get_input_tensor(0).data, handle.get_output_tensor(0).data)
 
 
 def load(package: str) -> Any:

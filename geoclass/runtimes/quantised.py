@@ -16,7 +16,7 @@ import torch
 from ..bundle import Bundle
 from ..errors import BundleError, OutputError
 from . import kept
-from .answers import IMAGES_AT_ONCE, Images, prepared, viewed
+from .answers import IMAGES_AT_ONCE, Images, input_side, prepared, viewed
 from .openvino_cpu import load
 from .wanted import release
 
@@ -33,14 +33,18 @@ LAYERS = ("Convolution", "GroupConvolution", "MatMul")
 def key_of(bundle: Bundle, images: Images) -> str:
     """The key of the int8 network of `bundle` that is calibrated on these prepared images: 12 hex digits."""
     digest = hashlib.blake2b(f"{bundle.digest} {release('openvino')} {release('nncf')}".encode(), digest_size=6)
-    digest.update(images.tobytes())
+    digest.update(images)  # type: ignore[arg-type]  # an array of numbers is a buffer
     return digest.hexdigest()
 
 
-def calibration_images(bundle: Bundle, batches: Iterable[torch.Tensor]) -> Images:
-    """Prepared images (M, C, side, side) of brightness in batches, each tile in another view than the one before."""
-    each = (image for part in batches for image in prepared(part, bundle.meta).numpy())
-    return np.stack([viewed(image.copy(), number % bundle.meta.views) for number, image in enumerate(each)])
+def calibration_images(bundle: Bundle, batches: Iterable[torch.Tensor], count: int) -> Images:
+    """Prepared images (M, C, side, side) of `count` tiles' brightness in batches, each in another view than the one before."""
+    meta = bundle.meta
+    found = np.empty((count, len(meta.bands), input_side(meta), input_side(meta)), np.float32)
+    each = (image for part in batches for image in prepared(part, meta).numpy())
+    for number, (place, image) in enumerate(zip(found, each, strict=True)):
+        place[:] = viewed(image, number % meta.views)
+    return found
 
 
 def network(bundle: Bundle, fp32: kept.Stored, images: Images, model_file: Path | None) -> tuple[str, kept.Stored]:

@@ -21,7 +21,7 @@ from ..reader import Pixels
 from ..sensors import Sensor
 from ..tones import Tone
 from . import cpu, guard, kept, measuring, openvino_cpu, quantised
-from .answers import Images, Runner, TorchRunner
+from .answers import Images, Runner, TorchRunner, give_back
 from .cascade import Cascade, margin_for
 from .lanes import devices_of
 from .replayed import REPLAYED_FROM_TILES, Replayed
@@ -38,6 +38,10 @@ calibrated first, 15 s; either gains half)."""
 
 REMOTE_SAMPLES = 20
 """Over a network a run of fewer tiles than this many samples does not pay for fetching one besides."""
+
+
+SEEN_AT_ONCE = 8
+"""Tiles that images to calibrate on are made of together: a tile is four times as large before."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +313,14 @@ def _first_that_holds(workload: Workload, settled: Settled, precisions: Sequence
     """The network in the first of these precisions that holds against fp32, else `settled` with the reasons."""
     if not precisions:
         return settled
+    give_back()  # what measuring has left is as much as the sample takes
     tiles = workload.sample(quantised.CALIBRATION + guard.HELD_OUT)
     if len(tiles) < 2 * guard.FEWEST:
         few = f"only {len(tiles)} tiles to make and compare it with, {2 * guard.FEWEST} are needed"
         return _noted(settled, f"not {precisions[-1]}: {few}")
     share = min(quantised.CALIBRATION, len(tiles) - guard.FEWEST)
-    parts = (tiles[at : min(share, at + workload.batch_size)] for at in range(0, share, workload.batch_size))
-    sample = _Sample(quantised.calibration_images(workload.bundle, map(workload.see, parts)), tiles[share:])
+    parts = (tiles[at : min(share, at + SEEN_AT_ONCE)] for at in range(0, share, SEEN_AT_ONCE))
+    sample = _Sample(quantised.calibration_images(workload.bundle, map(workload.see, parts), share), tiles[share:])
     del tiles  # as many megabytes as a block of tiles has
     for precision in precisions:
         settled = (_int8 if precision == "int8" else _bf16)(workload, settled, sample, must_be_faster)
