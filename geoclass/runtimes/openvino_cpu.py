@@ -41,8 +41,9 @@ from .wanted import missing, release
 TOLERANCE = 1e-4
 """How far answers of a translated network may be from torch's, as a share of the greatest."""
 
-AHEAD_BYTES = 8 << 20
-"""Images that wait for each stream: what it computes in the time that reading or preparing the next tiles takes."""
+AHEAD_BYTES = 16 << 20
+"""Images that are given to the streams, or wait for them: what two compute while the next tiles are read or made ready. More
+streams get two requests each; the one thread that makes tiles ready cannot keep more of them in line."""
 
 TELEMETRY = "openvino_telemetry"
 _loading = threading.Lock()
@@ -65,7 +66,7 @@ class OpenvinoRunner:
         # second core.
         self.alone = streams == 1
         given_bytes = 4 * math.prod(compiled.input(0).shape)
-        requests = 1 if self.alone else streams * max(2, AHEAD_BYTES // given_bytes)
+        requests = 1 if self.alone else max(2 * streams, AHEAD_BYTES // given_bytes)
         self.idle = [_Request.of(compiled) for _ in range(requests)]
         self.at_work: deque[tuple[_Request, Images]] = deque()
         self.begun = self.ended = 0
