@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle
 from time import perf_counter
 
 import numpy as np
@@ -20,7 +21,7 @@ from .runtimes.lanes import as_tensor
 
 @dataclass(frozen=True)
 class _Under:
-    """A block that a device is at work on."""
+    """A block that a device is at work on, without its pixels, which the device has by now."""
 
     pixels: BlockPixels
     keep: npt.NDArray[np.bool_]
@@ -40,14 +41,16 @@ def parts_of(
     """Yield (block number, part) in the order of `blocks`, which go to the predictors by turns.
 
     `ahead` blocks are begun before the first is waited for: one for each GPU or runtime with threads of its own, so that
-    the next one is made ready while each computes, and none where a block is done when it has been begun. Memory holds
-    ahead + 1 blocks.
+    the next one is made ready while each computes, and none where a block is done when it has been begun. A GPU's memory
+    holds ahead + 1 blocks.
     """
     if ahead is None:
         ahead = sum(predictor.works_ahead for predictor in predictors)
     under: deque[_Under] = deque()
-    for turn, pixels in enumerate(blocks):
-        under.append(_begun(pixels, predictors[turn % len(predictors)], min_valid))
+    turns = cycle(predictors)
+    for pixels in blocks:
+        under.append(_begun(pixels, next(turns), min_valid))
+        del pixels  # the next ones are read into that memory
         if len(under) > ahead:
             yield _numbered(under.popleft())
     while under:
@@ -59,7 +62,7 @@ def _begun(pixels: BlockPixels, predictor: Predictor, min_valid: float) -> _Unde
     start = perf_counter()
     tiles = _tiles(pixels, keep, predictor) if keep.any() else []
     sent = perf_counter() - start
-    return _Under(pixels, keep, predictor, predictor.begin(tiles), sent)
+    return _Under(replace(pixels, tiles=(), whole=None), keep, predictor, predictor.begin(tiles), sent)
 
 
 def _tiles(pixels: BlockPixels, keep: npt.NDArray[np.bool_], predictor: Predictor) -> list[torch.Tensor]:
