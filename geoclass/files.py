@@ -8,14 +8,20 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import OutputError
 
 WHOLE_BYTES = 1 << 30
+"""Bytes of a file that are digested all; of a larger one 256 samples are."""
+PIECE_BYTES = 16 << 20
 SAMPLE_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 18
+DIGESTS_AT_ONCE = 4
+"""Pieces or samples of which a digest is made at the same time."""
 LEAST_FREE_BYTES = 1 << 17
 """A disk with less is full: a GeoPackage's first pages do not fit."""
 CACHE_VARIABLE = "GEOCLASS_CACHE"
@@ -29,17 +35,39 @@ def cache_folder() -> Path:
 
 def fingerprint(path: Path) -> str:
     """A digest of a file's content: all of it up to 1 GiB, above that its size and 256 pieces spread over it."""
-    size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=16)
-    with path.open("rb") as stream:
-        if size <= WHOLE_BYTES:
-            while piece := stream.read(SAMPLE_BYTES):
-                digest.update(piece)
-        else:
-            for part in range(256):
-                stream.seek((size - SAMPLE_BYTES) * part // 255)
-                digest.update(stream.read(SAMPLE_BYTES))
-    return digest.hexdigest()
+    return fingerprints([path])[0]
+
+
+def fingerprints(paths: Sequence[Path]) -> list[str]:
+    """The `fingerprint` of each file, some pieces of them at a time."""
+    sizes = [path.stat().st_size for path in paths]
+    pieces = [(number, piece) for number, size in enumerate(sizes) for piece in _pieces(size)]
+    digests = [hashlib.blake2b(str(size).encode(), digest_size=16) for size in sizes]
+    with ThreadPoolExecutor(min(DIGESTS_AT_ONCE, os.cpu_count() or 1)) as pool:
+        found = pool.map(lambda piece: _digest_of_piece(paths[piece[0]], piece[1]), pieces)
+        for (number, _), digest in zip(pieces, found, strict=True):
+            digests[number].update(digest)
+    return [digest.hexdigest() for digest in digests]
+
+
+def _pieces(size: int) -> list[slice]:
+    """The bytes of a file of that size that are digested."""
+    if size <= WHOLE_BYTES:
+        return [slice(at, min(size, at + PIECE_BYTES)) for at in range(0, size, PIECE_BYTES)]
+    starts = [(size - SAMPLE_BYTES) * part // 255 for part in range(256)]
+    return [slice(start, start + SAMPLE_BYTES) for start in starts]
+
+
+def _digest_of_piece(path: Path, piece: slice) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    buffer = memoryview(bytearray(BUFFER_BYTES))
+    with path.open("rb", buffering=0) as stream:
+        stream.seek(piece.start)
+        left = piece.stop - piece.start
+        while left and (got := stream.readinto(buffer[:left])):
+            digest.update(buffer[:got])
+            left -= got
+    return digest.digest()
 
 
 LONGEST_NAME = 200

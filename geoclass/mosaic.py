@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import pyproj
 import shapely
 
 from .errors import SceneError
-from .files import fingerprint
+from .files import fingerprints
 from .grid import TileGrid, crs_text, needs_utm, nominal_gsd_m, utm_crs
 from .inputs import find_scenes
 from .lattice import Lattice, LatticeWindow, Mask, Pixels, where_true
@@ -35,9 +33,6 @@ DEGREE_TOLERANCE = 0.2
 square on the ground, and the same imagery must still get the same tiles."""
 
 METRE_TOLERANCE = 0.005
-
-DIGESTS_AT_ONCE = 4
-"""Files of which a digest is made at the same time."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,7 @@ class Mosaic:
         """A digest of every local file's content, or the description of what is not a local file."""
         lists = {shown(scene.listed_in) for scene in self.scenes if scene.listed_in}
         there = [name for name in (*sorted(lists), *self.files) if Path(name).is_file()]
-        with ThreadPoolExecutor(min(DIGESTS_AT_ONCE, os.cpu_count() or 1)) as pool:
-            found = dict(zip(there, pool.map(fingerprint, map(Path, there)), strict=True))
+        found = dict(zip(there, fingerprints([Path(name) for name in there]), strict=True))
         for name in self.files:
             if name not in found:
                 scene = next(scene for scene in self.scenes if name in scene.files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -163,7 +164,8 @@ class Predictor:
         thumbnails: list[torch.Tensor] = []
         at = 0
         while at < len(tiles):
-            part = tiles[at : at + self.batch_size]
+            batches = math.ceil(len(tiles) / self.batch_size)
+            part = tiles[at : at + math.ceil(len(tiles) / batches)]  # of one size: a small batch costs more a tile
             try:
                 found = self._begin(part)
             except torch.OutOfMemoryError as error:

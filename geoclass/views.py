@@ -27,8 +27,8 @@ def views_of(brightness: torch.Tensor) -> list[torch.Tensor]:
 
 def dihedral(tiles: torch.Tensor, count: int) -> list[torch.Tensor]:
     """The first `count` of the eight turns and mirrored turns of tiles (N, C, H, W), the tile as it is among them."""
-    turned = [torch.rot90(tiles, turn, (2, 3)) for turn in range(4)]
-    return [*turned, *(view.flip(3) for view in turned)][:count]
+    turned = [torch.rot90(tiles, turn, (2, 3)) for turn in range(min(count, TURNS))]
+    return [*turned, *(view.flip(3) for view in turned[: max(0, count - TURNS)])]
 
 
 def moved(brightness: torch.Tensor) -> torch.Tensor:

@@ -81,6 +81,18 @@ class TestOneRoad:
         assert np.ptp(expected.probabilities, axis=0).max() > 1e-5, "the tiles must not all be answered alike"
         assert part.classified.tolist() == [True, False] + [True] * 9
 
+    @pytest.mark.parametrize(("batch_size", "sizes"), [(11, [11]), (10, [6, 5]), (4, [4, 4, 3]), (1, [1] * 11)])
+    def test_batches_are_of_one_size(self, bundle, monkeypatch, batch_size, sizes):
+        predictor = predictor_of(bundle, batch_size=batch_size)
+        asked: list[int] = []
+        runner = predictor.runner
+        monkeypatch.setattr(predictor, "runner", lambda given: asked.append(len(given)) or runner(given))
+        found = predictor(block_of().tiles)
+        assert asked == sizes
+        assert found.probabilities == pytest.approx(
+            predictor_of(bundle, batch_size=3)(block_of().tiles).probabilities, abs=1e-5
+        )
+
     def test_where_tiles_lie_apart(self, bundle):
         pixels = block_of()
         predictor = predictor_of(bundle)
@@ -220,7 +232,7 @@ class TestMemory:
         runner = Scarce(TorchRunner(bundle, CPU), 3)
         predictor = predictor_of(bundle, batch_size=8, runner=runner)
         parts = [part for _, part in parts_of([block_of(0), block_of(1)], [predictor], 0.5, ahead=1)]
-        assert runner.batches == [8, 4, *[2] * 10]
+        assert runner.batches == [5, 4, *[2] * 10]
         plain = [part_of(block_of(number), predictor_of(bundle, batch_size=2), 0.5) for number in range(2)]
         for part, other in zip(parts, plain, strict=True):
             assert part.probabilities == pytest.approx(other.probabilities, abs=1e-6)
@@ -355,8 +367,8 @@ def test_the_road_on_a_gpu_without_one(tmp_path, fake_cuda, backbone, dtype):
         with NothingWaits():
             begun = predictor.begin([there[:, :SIZE, :SIZE], there[:, SIZE : 2 * SIZE, :SIZE]] * 3)
     answers = [pending() for pending in begun.answers]
-    assert [tuple(batch.shape) for batch in answers] == [(4, 7), (2, 7)]
-    assert [tuple(small.shape) for small in begun.thumbnails] == [(4, 8, 8, 3), (2, 8, 8, 3)]
+    assert [tuple(batch.shape) for batch in answers] == [(3, 7), (3, 7)]
+    assert [tuple(small.shape) for small in begun.thumbnails] == [(3, 8, 8, 3), (3, 8, 8, 3)]
     assert {found.device.type for found in answers + begun.thumbnails} == {"cpu"}
     assert fake_cuda == [
         "on side", "pinned", "off side", "computing waits for side", "kept for computing", "computing marked",

@@ -80,7 +80,8 @@ class TestViews:
         noise = TEXTURES.index("noise")  # the others are symmetric
         for wanted in turns_of(tiles[noise]):
             assert sum(torch.equal(wanted, view[noise]) for view in views) == 1
-        assert all(torch.equal(a, b) for a, b in zip(dihedral(tiles, 3), views[:3], strict=True))
+        for count in range(1, 9):
+            assert all(torch.equal(a, b) for a, b in zip(dihedral(tiles, count), views[:count], strict=True))
 
 
 class TestAugmentation:
