@@ -60,11 +60,6 @@ class NullRunner:
     def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(brightness), self.classes)
 
-    def begin(self, brightness: torch.Tensor) -> Pending:
-        """Read beside, as where `classify` has OpenVINO, which is the default."""
-        answers = self(brightness)
-        return lambda: answers
-
 
 class NullPredictor(Predictor):
     """A model that answers every tile alike, unseen."""

@@ -24,7 +24,7 @@ from .lattice import LatticeWindow, Mask, Pixels
 from .mosaic import Mosaic, MosaicReader
 from .sharing import KEPT_BYTES, SharedBlocks
 
-BLOCK_BYTES = 10 << 20
+BLOCK_BYTES = 12 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several."""
 
 BORDER_BYTES = KEPT_BYTES * 3 // 4
@@ -146,9 +146,9 @@ def read_ahead(
 ) -> Iterator[BlockPixels]:
     """Read `blocks` in order with `threads` threads, each with its own handles, a bounded number of blocks ahead.
 
-    With `overlap` the threads read on while the caller works on what it was given, as suits a GPU, a slow source, or a
-    network whose every thread computes by itself. Without it they read `threads` blocks together and rest until these are
-    used up, as suits one whose threads share each layer: a decoder that takes a core from one makes all others wait for it.
+    With `overlap` the threads read on while the caller works on what it was given, as suits a GPU or a slow source.
+    Without it they read `threads` blocks together and rest until these are used up, as suits a CPU that decodes and
+    computes with the same cores: a decoder that takes a core from a layer makes all other cores wait for it.
     At most `threads` blocks are held besides the one yielded, so memory does not grow with their number. A compressed
     block of a file that several of `blocks` need is decoded once (see `sharing`).
     Close the iterator (or let it end) to close the handles. Raises SceneError at the block that cannot be read.

@@ -331,8 +331,7 @@ def _classified_here(
     predictors = open_predictors(workload, settled, thumbnail_px, sum(len(block) for block in blocks))
     on_cpu, remote = workload.device.type == "cpu", plan.mosaic.remote
     threads = readers or _reading_threads(on_cpu, remote, len(predictors))
-    overlap = remote or any(predictor.works_ahead for predictor in predictors)
-    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap)
+    pixels = read_ahead(plan.mosaic, plan.grid, plan.bands, blocks, threads, overlap=not on_cpu or remote)
     return parts_of(pixels, predictors, plan.min_valid)
 
 

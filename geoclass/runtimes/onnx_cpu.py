@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -82,7 +81,6 @@ def translated(bundle: Bundle) -> bytes:
         return graph
     except Exception:  # absent, or damaged: onnxruntime raises types of its own
         graph = _translate(bundle)
-        gc.collect()  # the exporter leaves rings of objects that hold the network
     try:
         with replacing(path) as temporary:
             temporary.write_bytes(graph)

@@ -8,7 +8,6 @@ written into the user's home.
 
 from __future__ import annotations
 
-import gc
 import math
 import sys
 import threading
@@ -180,7 +179,6 @@ def translated(bundle: Bundle) -> kept.Stored:
     stored = kept.read_network(path)
     if stored is None or stored.about.get("bundle") != bundle.digest:
         stored = _translate(bundle)
-        gc.collect()  # torch's tracer leaves rings of objects that hold the network
         try:
             kept.write_network(path, stored)
             kept.prune()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import io
 import logging
@@ -58,7 +57,6 @@ def network(bundle: Bundle, fp32: kept.Stored, images: Images, model_file: Path 
     if found is not None:
         return key, found
     stored = _quantise(bundle, fp32, images, key)
-    gc.collect()  # quantising leaves rings of objects that hold the network
     for path in places(bundle, key, model_file):
         try:
             kept.write_network(path, stored)
