@@ -149,7 +149,7 @@ def read_ahead(
     With `overlap` the threads read on while the caller works on what it was given, as suits a GPU or a slow source.
     Without it they read `threads` blocks together and rest until these are used up, as suits a CPU that decodes and
     computes with the same cores: a decoder that takes a core from a layer makes all other cores wait for it.
-    At most `threads` blocks are held besides the one yielded, so memory does not grow with their number. A compressed
+    At most `threads + 1` blocks are held besides the one yielded, so memory does not grow with their number. A compressed
     block of a file that several of `blocks` need is decoded once (see `sharing`).
     Close the iterator (or let it end) to close the handles. Raises SceneError at the block that cannot be read.
     """
@@ -166,7 +166,7 @@ def read_ahead(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="geoclass-read")
     try:
         if overlap:
-            yield from _always_ahead(pool, read, blocks, threads)
+            yield from _always_ahead(pool, read, blocks, threads + 1)
         else:
             yield from _in_turns(pool, read, blocks, threads)
     finally:
