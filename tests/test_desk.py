@@ -14,7 +14,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from click.testing import CliRunner, Result
 from conftest import write_textures
-from geoclass_process import HEADERS, TOKEN, Process, labelling
+from geoclass_process import HEADERS, TOKEN, Process, labelling, wait_for
 from playwright.sync_api import Browser, Page, expect
 from sklearn.metrics import cohen_kappa_score
 
@@ -34,6 +34,8 @@ def textures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     folder = write_textures(tmp_path_factory.mktemp("textures") / "tiles", 16)
     with labelling(folder, "--who", "Ada", "--size", "64") as desk:
         desk.folder = folder  # type: ignore[attr-defined]  # for the test of the lock
+        # The queue gets another order once the features are known: not between two looks of a test.
+        wait_for(lambda: httpx.get(f"{desk.url}/v1/desk").json()["stage"] == "ready")
         yield desk
 
 
