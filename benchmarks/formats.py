@@ -40,7 +40,7 @@ FORMATS = {
     "tiled, uncompressed": Format("GTiff", TILED),
     "striped, deflate, 64 rows": Format("GTiff", {**DEFLATE, "INTERLEAVE": "PIXEL", "BLOCKYSIZE": 64}),
     "striped, uncompressed": Format("GTiff", {"INTERLEAVE": "PIXEL"}),
-    "JP2, lossy": Format("JP2OpenJPEG", {"QUALITY": 15, "REVERSIBLE": "NO"}, ".jp2", 0.4),
+    "JP2, lossy": Format("JP2OpenJPEG", {"QUALITY": 15, "REVERSIBLE": "NO"}, ".jp2", 0.6),
     "VRT of 4 COG JPEG": Format("COG", {"COMPRESS": "JPEG", "QUALITY": 85}, ".vrt"),
     "4 × 16 bit, tiled, deflate": Format("GTiff", {**TILED, **DEFLATE}, share=0.5, bands=4),
 }

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from itertools import islice
 from time import perf_counter
 
 import numpy as np
@@ -24,13 +25,16 @@ from .lattice import LatticeWindow, Mask, Pixels
 from .mosaic import Mosaic, MosaicReader
 from .sharing import KEPT_BYTES, SharedBlocks
 
-BLOCK_BYTES = 12 << 20
-"""Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several."""
+BLOCK_BYTES = 10 << 20
+"""Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several; of three bands in
+bytes two whole batches of tiles of 224 px."""
 
 BORDER_BYTES = KEPT_BYTES * 3 // 4
 """Pixels of a file's blocks that lie across the lower border of blocks of tiles side by side: these are kept until the
 tiles below are read, so that no more than fit are read side by side before going on below."""
 
+CHOICE = 8
+"""How many of the next blocks each further thread may choose from to find some of one size."""
 
 LEAST_BLOCK_PX = 512
 """What a file's blocks are taken to measure at least: a VRT tells nothing of those of its files."""
@@ -79,8 +83,8 @@ def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, r
     striped = scene.block_shape[1] >= scene.width and scene.width > 2 * grid.size_px
     if striped:
         wide = int(np.ptp(columns)) + 1 if len(columns) else 1
+        wide = math.ceil(wide / math.ceil(wide / most))
         high = max(1, most // wide)
-        wide = min(wide, most)
         across = (columns - columns.min()) // wide if len(columns) else columns
     else:
         high = max(1, math.isqrt(most))
@@ -198,15 +202,22 @@ def _in_turns(
 
 
 def _turns(blocks: Sequence[TileBlock], together: int) -> Iterator[list[TileBlock]]:
-    """Blocks that are read together: as many as `together` whole ones hold, so that no thread rests beside a small one."""
+    """Blocks that are read together, the largest first: as many as `together` whole ones hold, so that no thread rests
+    beside a small one.
+
+    The first that is left is always among them, with those of the next few that are most like it in size: blocks at the
+    edges of the grid's squares are small, and two of them keep two threads as long.
+    """
     most = together * max((len(block.range) for block in blocks), default=0)
-    turn: list[TileBlock] = []
-    size = 0
-    for block in blocks:
-        if turn and size + len(block.range) > most:
-            yield turn
-            turn, size = [], 0
-        turn.append(block)
-        size += len(block.range)
-    if turn:
-        yield turn
+    coming = iter(blocks)
+    near: list[TileBlock] = []
+    while near := [*near, *islice(coming, 1 + CHOICE * (together - 1) - len(near))]:
+        turn = [near.pop(0)]
+        sizes = [len(block.range) for block in near]
+        first = len(turn[0].range)
+        room = most - first
+        while fitting := [at for at, size in enumerate(sizes) if size <= room]:
+            at = min(fitting, key=lambda at: abs(sizes[at] - first))
+            turn.append(near.pop(at))
+            room -= sizes.pop(at)
+        yield sorted(turn, key=lambda block: -len(block.range))

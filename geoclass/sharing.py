@@ -90,14 +90,16 @@ class SharedBlocks:
             return Claim(key, kept.pixels, True)
 
     def give(self, claim: Claim, pixels: Pixels) -> None:
-        """Keep a block that was claimed, as far as there is room; who waits for it gets it in any case."""
+        """Keep a block that was claimed; who waits for it gets it in any case. Where there is no room for all, those go that
+        will be needed last (Belady 1966, "A study of replacement algorithms for a virtual-storage computer", IBM Systems
+        Journal 5, 78-101)."""
         with self._lock:
             kept = self._kept.get(claim.key)
-            if kept is not None and self.nbytes + pixels.nbytes <= self._limit:
+            if kept is not None:
                 kept.nbytes = pixels.nbytes
                 self.nbytes += kept.nbytes
-            else:
-                self._kept.pop(claim.key, None)
+            while self.nbytes > self._limit:
+                self._forget(max(self._held(), key=lambda key: min(self._kept[key].waiting)))
         claim.pixels.set_result(pixels)
 
     def fail(self, claim: Claim) -> None:
@@ -116,8 +118,14 @@ class SharedBlocks:
                     continue
                 kept.waiting.discard(number)
                 if not kept.waiting:
-                    self.nbytes -= kept.nbytes
-                    del self._kept[key]
+                    self._forget(key)
+
+    def _held(self) -> list[Key]:
+        """The blocks whose pixels are here."""
+        return [key for key, kept in self._kept.items() if kept.nbytes]
+
+    def _forget(self, key: Key) -> None:
+        self.nbytes -= self._kept.pop(key).nbytes
 
 
 class Desk:
