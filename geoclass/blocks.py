@@ -205,19 +205,22 @@ def _turns(blocks: Sequence[TileBlock], together: int) -> Iterator[list[TileBloc
     """Blocks that are read together, the largest first: as many as `together` whole ones hold, so that no thread rests
     beside a small one.
 
-    The first that is left is always among them, with those of the next few that are most like it in size: blocks at the
-    edges of the grid's squares are small, and two of them keep two threads as long.
+    The first that is left is always among them. One for each thread at a time, those of the next few join it that are most
+    like it in size: blocks at the edges of the grid's squares are small, and two of them keep two threads as long.
     """
     most = together * max((len(block.range) for block in blocks), default=0)
     coming = iter(blocks)
     near: list[TileBlock] = []
     while near := [*near, *islice(coming, 1 + CHOICE * (together - 1) - len(near))]:
         turn = [near.pop(0)]
-        sizes = [len(block.range) for block in near]
         first = len(turn[0].range)
         room = most - first
-        while fitting := [at for at, size in enumerate(sizes) if size <= room]:
-            at = min(fitting, key=lambda at: abs(sizes[at] - first))
-            turn.append(near.pop(at))
-            room -= sizes.pop(at)
+        while near:
+            alike = sorted(near, key=lambda block: abs(len(block.range) - first))
+            more = alike[: together - len(turn) % together]
+            room -= sum(len(block.range) for block in more)
+            if room < 0:
+                break
+            turn += more
+            near = [block for block in near if block.number not in {one.number for one in more}]
         yield sorted(turn, key=lambda block: -len(block.range))

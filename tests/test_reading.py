@@ -14,15 +14,17 @@ import rasterio
 import rasterio.shutil
 from click.testing import CliRunner
 from conftest import coordinate_pixels, write_coordinates
+from hypothesis import given
+from hypothesis import strategies as st
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from geoclass import blocks as blocks_module
 from geoclass import filereader, gdal
-from geoclass.blocks import plan_blocks, read_ahead, window_of
+from geoclass.blocks import TileBlock, plan_blocks, read_ahead, window_of
 from geoclass.cli import main
 from geoclass.errors import SceneError
-from geoclass.grid import TileGrid, cells
+from geoclass.grid import TileGrid, TileRange, cells
 from geoclass.lattice import LatticeWindow
 from geoclass.mosaic import Mosaic, open_mosaic
 from geoclass.reader import SceneReader, _shift
@@ -205,6 +207,55 @@ def test_wide_scenes_are_read_in_groups_that_fit(tmp_path, monkeypatch, small_bl
     lefts = [block.range.left // 2 // 2 for block in todo]
     assert lefts == sorted(lefts)
     assert len(set(lefts)) > 1
+
+
+def test_where_there_is_no_room_for_all_those_stay_that_are_needed_next():
+    shared = SharedBlocks([LatticeWindow(10 * k, 0, 10, 10) for k in range(5)], limit=200)
+    pixels = np.zeros(100, np.uint8)
+    for key, waiting in (("next", {1, 4}), ("last", {4}), ("soon", {2})):
+        claim = shared.claim(key, waiting)
+        assert claim is not None and claim.mine
+        shared.give(claim, pixels)
+        assert claim.pixels.result() is pixels  # whoever waits has it, kept or not
+    assert shared.nbytes == 200
+    again = {key: shared.claim(key, {3}) for key in ("next", "soon", "last")}
+    assert {key: claim.mine for key, claim in again.items() if claim} == {"next": False, "soon": False, "last": True}
+    for number in range(5):
+        shared.close(number)
+    assert shared.nbytes == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=60),
+    st.integers(1, 4),
+)
+def test_blocks_that_are_read_together(sizes, threads):
+    """Each once, the first that is left among them, and no more than whole ones for all threads."""
+    blocks = [TileBlock(number, *cells(TileRange(0, 0, wide, high))) for number, (wide, high) in enumerate(sizes)]
+    most = threads * max((len(block) for block in blocks), default=0)
+    left = list(range(len(blocks)))
+    for turn in blocks_module._turns(blocks, threads):
+        assert sum(len(block) for block in turn) <= most
+        assert left[0] in {block.number for block in turn}
+        for block in turn:
+            left.remove(block.number)
+    assert left == []
+
+
+def test_threads_get_blocks_of_one_size():
+    sizes = [4, 9, 9, 9, 9, 4, 4, 9, 9, 9, 9, 4]
+    blocks = [TileBlock(number, *cells(TileRange(0, 0, size, 9))) for number, size in enumerate(sizes)]
+    turns = [[len(block) // 9 for block in turn] for turn in blocks_module._turns(blocks, 2)]
+    assert turns == [[4, 4], [9, 9], [9, 9], [4, 4], [9, 9], [9, 9]]
+    assert [len(turn) for turn in blocks_module._turns(blocks, 1)] == [1] * 12  # one thread reads them as they come
+
+
+def test_a_striped_scene_is_cut_across_into_equal_parts(tmp_path, small_blocks):
+    path = made(tmp_path, "stripes")
+    mosaic = open_mosaic([path])
+    columns, rows = cells(GRID.range_over(mosaic.scenes[0].bounds))
+    wide = Counter(block.range.columns for block in plan_blocks(mosaic, GRID, 3, columns, rows))
+    assert len(np.unique(columns)) == 9 and set(wide) == {3}, wide
 
 
 def test_a_block_whose_reader_failed_is_read_by_who_waits(tmp_path, small_blocks):
