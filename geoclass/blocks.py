@@ -29,7 +29,7 @@ BLOCK_BYTES = 10 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several; of three bands in
 bytes two whole batches of tiles of 224 px."""
 
-BORDER_BYTES = KEPT_BYTES * 3 // 4
+BORDER_BYTES = KEPT_BYTES // 2
 """Pixels of a file's blocks that lie across the lower border of blocks of tiles side by side: these are kept until the
 tiles below are read, so that no more than fit are read side by side before going on below."""
 
@@ -195,8 +195,11 @@ def _in_turns(
     pool: ThreadPoolExecutor, read: Callable[[TileBlock], BlockPixels], blocks: Sequence[TileBlock], together: int
 ) -> Iterator[BlockPixels]:
     for turn in _turns(blocks, together):
-        pending = deque(pool.submit(read, block) for block in turn)
-        wait(pending)
+        reading = [pool.submit(read, block) for block in turn]
+        wait(reading)
+        # What could be read comes before the error of what could not, and is kept.
+        pending = deque(sorted(reading, key=lambda one: one.exception() is not None))
+        del reading
         while pending:
             yield pending.popleft().result()
 

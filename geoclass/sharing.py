@@ -22,7 +22,7 @@ import numpy as np
 
 from .lattice import LatticeWindow, Pixels
 
-KEPT_BYTES = 40 << 20
+KEPT_BYTES = 56 << 20
 """The most that is kept; what would not fit is decoded again by whoever needs it."""
 
 Key = Hashable
