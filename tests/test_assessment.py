@@ -245,6 +245,25 @@ class TestMaps:
         assert any("4 tiles of the map have no reference class" in note for note in scored.notes)
         assert scored.crs and scored.x_m.min() > 1400 * 224
 
+    def test_codes_outside_the_scheme(self, map_and_labels, tmp_path):
+        path, labels = map_and_labels
+        named = gpd.read_file(labels)
+        named.loc[named.index < 5, "cover"] = "cloud"
+        named.to_file(tmp_path / "clouds.gpkg")
+        command = ["evaluate", str(path), "--labels", str(tmp_path / "clouds.gpkg"), "--class-field", "cover"]
+        done = CliRunner().invoke(main, command)
+        assert done.exit_code == 2 and "cloud (25.00%)" in done.stderr and "--ignore-codes" in done.stderr
+        for ignore in ("cloud", "all"):
+            scored = assess_result(
+                path, tmp_path / "clouds.gpkg", class_field="cover", ignore="all" if ignore == "all" else (ignore,)
+            )
+            assert len(scored) == 15 and scored.right.all()
+            assert scored.notes[-1] == "Left out of the labels as asked: cloud (25.0%)."
+            done = CliRunner().invoke(main, [*command, "--ignore-codes", ignore])
+            assert done.exit_code == 0 and "15" in done.stdout
+        done = CliRunner().invoke(main, ["evaluate", str(path), "--model", "m.pt", "--ignore-codes", "cloud"])
+        assert done.exit_code == 2 and "--labels" in done.stderr
+
     def test_labels_elsewhere(self, map_and_labels, tmp_path):
         path, labels = map_and_labels
         away = gpd.read_file(labels).translate(500_000)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import console, inputs_argument, overwrite_option, progress_bar
+from .options import console, ignore_codes_option, inputs_argument, listed, overwrite_option, progress_bar
 
 if TYPE_CHECKING:
     import rich.table
@@ -25,14 +25,6 @@ def _shares(_: click.Context, __: click.Parameter, value: str | None) -> tuple[f
     return tuple(number / 100 for number in numbers) if sum(numbers) > 1.5 else numbers
 
 
-def _listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _ignored(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
-    return "all" if value == "all" else _listed(ctx, parameter, value) or ()
-
-
 @click.command("dataset")
 @inputs_argument
 @click.option("--labels", type=click.Path(), help="Labels in any CRS: a raster of class codes, polygons or points.")
@@ -40,10 +32,7 @@ def _ignored(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 @click.option("--scheme", help="Class scheme: nlcd6, nlcd16, …, or a .toml file.  [default: told from the labels]")
 @click.option("--class-field", help="Field of polygons or points that holds the class.")
 @click.option("--layer", help="Layer of the label file, where it has several.")
-@click.option(
-    "--ignore-codes", "ignore", callback=_ignored,
-    help="Codes or names to count as unlabelled, as 11,12; or all that are outside the scheme: all.",
-)  # fmt: skip
+@ignore_codes_option
 @click.option(
     "--rule", type=click.Choice(["majority", "nine-points", "soft"]), default="majority", show_default=True,
     help="What makes one class of many: the commonest, nine points that agree, or the commonest with the shares to learn from.",
@@ -69,12 +58,12 @@ def _ignored(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 )
 @click.option("--split-field", help="Field of the polygons (labels or AOI) whose values part the tiles.")
 @click.option(
-    "--test-groups", callback=_listed, help="Scenes, or values of --split-field, that test, as a,b.  [default: drawn]"
+    "--test-groups", callback=listed, help="Scenes, or values of --split-field, that test, as a,b.  [default: drawn]"
 )
 @click.option(
     "--sensor", help="naip, sentinel2-l2a, rgb8, …, or a .toml file.  [default: told from the file names, else rgb8]"
 )
-@click.option("--bands", callback=_listed, help="Bands to keep, as red,green,blue,nir.  [default: red, green and blue]")
+@click.option("--bands", callback=listed, help="Bands to keep, as red,green,blue,nir.  [default: red, green and blue]")
 @click.option("--size", "size_px", type=int, default=224, show_default=True, help="Side of a tile in pixels.")
 @click.option("--gsd", "gsd_m", type=float, help="Ground sampling distance of tiles in metres.  [default: the scenes']")
 @click.option("--crs", help="Projected CRS of the grid, as EPSG:26919.  [default: the scenes', or their UTM zone]")

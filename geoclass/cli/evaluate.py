@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 import rich.table
 
-from .options import console, device_option, overwrite_option, progress_bar, spread_options
+from .options import console, device_option, ignore_codes_option, overwrite_option, progress_bar, spread_options
 
 if TYPE_CHECKING:
+    from ..datasets.fractions import Ignore
     from ..evaluation.scores import Evaluation
 
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--class-field", help="Field of --labels that holds the class, for polygons and points.")
 @click.option("--layer", help="Layer of --labels, where it has several.")
 @click.option("--scheme", help="Class scheme of --labels.  [default: the map's]")
+@ignore_codes_option
 @click.option(
     "--min-purity",
     type=float,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def command(
     ctx: click.Context, data: str, models: tuple[str, ...], labels: str | None, class_field: str | None, layer: str | None,
-    scheme: str | None, min_purity: float, split: str | None, report: str | None, allow_leak: bool, seed: int, device: str,
+    scheme: str | None, ignore: Ignore, min_purity: float, split: str | None, report: str | None, allow_leak: bool, seed: int, device: str,
     workers: int | None, cluster: str | None, overwrite: bool,
 ) -> None:  # fmt: skip
     """Score models on DATA, labelled tiles, or a finished map DATA (its .gpkg) against --labels.
@@ -65,8 +67,10 @@ def command(
     if labels:
         if models:
             raise EvaluationError("--labels scores a finished map, --model scores labelled tiles; give one of them")
-        found, pictures = _of_map(data, labels, class_field, layer, scheme, min_purity, seed), None
+        found, pictures = _of_map(data, labels, class_field, layer, scheme, ignore, min_purity, seed), None
     else:
+        if ignore:
+            raise EvaluationError("--ignore-codes is of a reference's codes; give the reference with --labels")
         if not models:
             raise EvaluationError(
                 "nothing to score: give --model m.pt for labelled tiles, or --labels FILE for a finished map"
@@ -107,7 +111,14 @@ def command(
 
 
 def _of_map(
-    data: str, labels: str, class_field: str | None, layer: str | None, scheme: str | None, min_purity: float, seed: int
+    data: str,
+    labels: str,
+    class_field: str | None,
+    layer: str | None,
+    scheme: str | None,
+    ignore: Ignore,
+    min_purity: float,
+    seed: int,
 ) -> list[Evaluation]:
     from ..evaluation.assessment import assess_result
     from ..evaluation.scores import evaluate
@@ -115,7 +126,7 @@ def _of_map(
 
     scored = assess_result(
         data, labels, scheme=load_scheme(scheme) if scheme else None, class_field=class_field, layer=layer,
-        min_purity=min_purity,
+        ignore=ignore, min_purity=min_purity,
     )  # fmt: skip
     return [evaluate(scored, seed=seed)]
 

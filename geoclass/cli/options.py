@@ -41,6 +41,21 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda (all GPUs) or cuda:N."
 )
 
+
+def listed(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """a,b as its parts."""
+    return None if value is None else tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _ignored(ctx: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    return "all" if value == "all" else listed(ctx, parameter, value) or ()
+
+
+ignore_codes_option = click.option(
+    "--ignore-codes", "ignore", callback=_ignored,
+    help="Codes or names of the labels to count as unlabelled, as 11,12; or all that are outside the scheme: all.",
+)  # fmt: skip
+
 runtime_options = all_of(
     click.option(
         "--runtime",

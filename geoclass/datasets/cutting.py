@@ -119,7 +119,7 @@ def cut_tiles(
     tiles = tiles[keep].reset_index(drop=True)
     made = _read(sources, grid, bands, tiles, folder, min_valid, left_out, progress)
     table = _described(made[0], sources, grid, scheme, reference)
-    notes = [*parted.notes, *rare, *_ignored(reference)]
+    notes = [*parted.notes, *rare, *reference.notes]
     return Collected(table, scheme, parted, made[1], made[2], left_out, notes, crs=grid.crs)
 
 
@@ -226,10 +226,3 @@ def _described(
             "geometry": grid.polygons(columns, rows),
         }
     )
-
-
-def _ignored(reference: TileFractions) -> list[str]:
-    if not reference.ignored:
-        return []
-    listed = ", ".join(f"{key} ({share:.1%})" for key, share in reference.ignored.items())
-    return [f"Left out of the labels as asked: {listed}."]

@@ -56,6 +56,12 @@ class TileFractions:
         soft = np.divide(self.fractions, total, out=np.zeros(self.fractions.shape), where=total > 0)
         return np.asarray(soft, np.float32)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A sentence on what was left out as asked."""
+        told = ", ".join(f"{key} ({share:.1%})" for key, share in self.ignored.items())
+        return (f"Left out of the labels as asked: {told}.",) if told else ()
+
     def majority(self, min_purity: float = MIN_PURITY, min_labelled: float = MIN_LABELLED) -> IntArray:
         """(N,) position of the commonest class, or -1 where purity or `labelled` is below its least value.
 
@@ -119,7 +125,7 @@ def refuse_unknown(path: object, scheme: ClassScheme, shares: Mapping[str, float
     more = f" and {len(ordered) - 8} more" if len(ordered) > 8 else ""
     raise DatasetError(
         f"{path} holds {what} outside the scheme {scheme.name!r}: {listed}{more} of the labels; "
-        "give another --scheme, or leave them out with --ignore-codes (which geoclass evaluate has not: unlabel them there)"
+        "give another --scheme, or leave them out with --ignore-codes"
     )
 
 

@@ -13,6 +13,7 @@ from ..bundle import Bundle
 from ..cluster.crew import Spread
 from ..cluster.pictures import answered, picture_job
 from ..datasets.duplicates import Prints, leaks, prints_of
+from ..datasets.fractions import Ignore
 from ..datasets.reference import read_reference
 from ..datasets.splits import split_blocks
 from ..datasets.store import is_dataset, read_dataset, read_tiles
@@ -139,17 +140,25 @@ def assess_result(
     scheme: ClassScheme | None = None,
     class_field: str | None = None,
     layer: str | None = None,
+    ignore: Ignore = (),
     min_purity: float = 0.0,
     name: str | None = None,
 ) -> Scored:
     """Score a finished map (its GeoPackage) against a label raster, polygons or points.
 
     A tile's truth is the class with most of it (raster, polygons) or most points; tiles without one are left out, and so
-    are those below `min_purity`. Raises DatasetError and EvaluationError.
+    are those below `min_purity`. Codes or names in `ignore` (or "all" outside the scheme) count as unlabelled. Raises DatasetError and EvaluationError.
     """
     result = read_result(Path(path))
     _, fractions = read_reference(
-        labels, result.grid, result.columns, result.rows, scheme or result.scheme, class_field, layer=layer
+        labels,
+        result.grid,
+        result.columns,
+        result.rows,
+        scheme or result.scheme,
+        class_field,
+        layer=layer,
+        ignore=ignore,
     )
     truth = fractions.majority(min_purity, 0.0)
     known = (truth >= 0) & (fractions.labelled > 0)
@@ -159,6 +168,7 @@ def assess_result(
     x_m, y_m = _centres(result)
     ids = result.tile_ids
     left_out = len(result) - len(chosen)
+    notes = [f"{left_out:,} tiles of the map have no reference class and are left out."] if left_out else []
     return Scored(
         tuple(ids[k] for k in chosen),
         truth[chosen],
@@ -172,7 +182,7 @@ def assess_result(
         x_m=x_m[chosen],
         y_m=y_m[chosen],
         crs=result.grid.crs_label,
-        notes=(f"{left_out:,} tiles of the map have no reference class and are left out.",) if left_out else (),
+        notes=(*notes, *fractions.notes),
     )
 
 
