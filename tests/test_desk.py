@@ -6,8 +6,11 @@ import io
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -145,8 +148,9 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
     assert before == first and after >= 55 and first >= 40  # by chance it would be 14 %
 
     last = focused(page)
-    with page.expect_response("**/v1/desk/answers"):
+    with page.expect_response("**/v1/desk/answers") as told:
         page.keyboard.press(str(names.index(truth[last]) + 1))
+    told.value.finished()  # killed in the middle of its answer the desk would be told it again: the next test
     desk.kill()
     answered[last] = truth[last]
     unsent = focused(page)
@@ -167,6 +171,67 @@ def test_a_hundred_tiles_by_keyboard_then_a_kill(
     trained = run("train", str(made.folder), "-o", str(rsscn7.with_name("m.pt")))
     assert trained.exit_code == 0, trained.output
     assert "trained on 102 tiles" in trained.output
+
+
+class BrokenLine(ThreadingHTTPServer):
+    """A way to a desk on which some answers break off in the middle: those to the next `breaks[path]` requests."""
+
+    daemon_threads = True
+
+    def __init__(self, desk: Process) -> None:
+        super().__init__(("127.0.0.1", 0), Broken)
+        self.desk = desk
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.breaks = Counter[str]()
+        Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Broken(BaseHTTPRequestHandler):
+    server: BrokenLine
+
+    def do_GET(self) -> None:
+        self.pass_on()
+
+    def do_POST(self) -> None:
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        said = {
+            name: value for name, value in self.headers.items() if name.lower() in ("authorization", "content-type")
+        }
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        answer = httpx.request(self.command, f"{self.server.desk.url}{self.path}", headers=said, content=body)
+        path = self.path.partition("?")[0]
+        breaks = self.server.breaks[path] > 0
+        self.server.breaks[path] -= breaks
+        self.send_response(answer.status_code)
+        self.send_header("content-type", answer.headers.get("content-type", ""))
+        self.send_header("content-length", str(len(answer.content)))
+        self.end_headers()
+        self.wfile.write(answer.content[: len(answer.content) // 2] if breaks else answer.content)
+
+    def log_message(self, *_: object) -> None:
+        """Tests are quiet."""
+
+
+def test_an_answer_that_breaks_off_is_one_that_did_not_come(
+    tmp_path: Path, show: Callable[..., Page], request: pytest.FixtureRequest
+) -> None:
+    """What the desk has kept is sent again if its word on it was cut off, and kept once; what was only asked for is
+    asked for again."""
+    with labelling(write_textures(tmp_path / "tiles", 4), "--who", "Ada", "--size", "64") as desk:
+        line = BrokenLine(desk)
+        request.addfinalizer(line.shutdown)
+        line.breaks["/v1/desk/queue"] = 1  # the page is as empty as before, and looks again
+        page = show(line, "Ada")
+        wait_for(lambda: httpx.get(f"{desk.url}/v1/desk").json()["stage"] == "ready")
+        line.breaks["/v1/desk/answers"] = 2
+        page.keyboard.press("1")
+        expect(page.locator("#notes")).to_contain_text("1 answer waits in this browser")
+        kept(page)
+        assert line.breaks["/v1/desk/answers"] == 0
+        rows = list(csv.DictReader(io.StringIO(httpx.get(f"{desk.url}/v1/desk/answers.csv").text)))
+        assert len(rows) == 1
 
 
 # ---- acts of the page

@@ -38,7 +38,7 @@ async function watch() {
   while (state.status.stage === "features") {
     await new Promise((done) => setTimeout(done, LOOK_MS));
     await look().catch(lost);
-    if (state.status.stage === "ready" && !state.tiles.some((tile) => tile.kind)) await load();
+    if (state.status.stage === "ready" && !state.tiles.some((tile) => tile.kind)) await load().catch(lost);
   }
 }
 

@@ -43,23 +43,25 @@ export class Refused extends Error {
   }
 }
 
-async function send(path, body) {
+/** Ask the desk; `read` takes what is asked for out of its answer. One that breaks off is one that did not come. */
+async function send(read, path, body) {
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   if (body !== undefined) headers["content-type"] = "application/json";
   let answer;
   try {
     answer = await fetch(`/v1/desk${path}`, { method: body === undefined ? "GET" : "POST", headers, body: body && JSON.stringify(body) });
+    if (answer.ok) return await read(answer);
   } catch {
     throw new Refused(0, "The desk does not answer.");
   }
-  if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({ error: answer.statusText, remedy: "see its log" }));
   throw new Refused(answer.status, `${told.error}; ${told.remedy}`);
 }
 
-export const get = async (path) => (await send(path)).json();
-export const post = async (path, body) => (await send(path, body)).json();
-export const blob = async (path) => (await send(path)).blob();
+const json = (answer) => answer.json();
+export const get = (path) => send(json, path);
+export const post = (path, body) => send(json, path, body);
+export const blob = (path) => send((answer) => answer.blob(), path);
 export const query = (values) => `?${new URLSearchParams(values)}`;
 
 /** A name for one press of a key: sent again under it, an answer is kept once. */

@@ -30,27 +30,26 @@ export function refusal(status, text) {
   }
 }
 
-/** The answer to a request. Throws Refused. */
-export async function request(path, { method = "GET", json, signal } = {}) {
+/** What `read` takes out of the answer to a request. Throws Refused, also where the answer breaks off. */
+async function request(read, path, { method = "GET", json, signal } = {}) {
   const body = json === undefined ? undefined : JSON.stringify(json);
   const more = json === undefined ? {} : { "content-type": "application/json" };
   let answer;
+  let told;
   try {
     answer = await fetch(path, { method, body, signal, headers: { ...headers(), ...more }, credentials: "omit" });
+    told = await (answer.ok ? read(answer) : answer.text());
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, "the service does not answer", "check that geoclass serve still runs");
   }
-  if (answer.ok) return answer;
+  if (answer.ok) return told;
   if (answer.status === 401) onUnknown.call();
-  throw refusal(answer.status, await answer.text());
+  throw refusal(answer.status, told);
 }
 
 /** The JSON of an answer; null where it has none. */
-export async function ask(path, options) {
-  const answer = await request(path, options);
-  return answer.status === 204 ? null : answer.json();
-}
+export const ask = (path, options) => request((answer) => (answer.status === 204 ? null : answer.json()), path, options);
 
 /** Whether a token is the service's. Throws Refused for everything but yes and no. */
 export async function isRight(value) {
@@ -63,9 +62,8 @@ export async function isRight(value) {
 
 /** Fetch a result with the token, then hand it to the browser to save. Resolves with its size in bytes. */
 export async function save(path, fallback) {
-  const answer = await request(path);
-  const name = /filename="?([^";]+)"?/.exec(answer.headers.get("content-disposition") || "")?.[1] || fallback;
-  const blob = await answer.blob();
+  const [blob, disposition] = await request(async (answer) => [await answer.blob(), answer.headers.get("content-disposition")], path);
+  const name = /filename="?([^";]+)"?/.exec(disposition || "")?.[1] || fallback;
   const link = document.createElement("a");
   link.href = URL.createObjectURL(blob);
   link.download = name;
