@@ -23,13 +23,13 @@ import numpy.typing as npt
 from .grid import IntArray, TileGrid, TileRange, bounding_range
 from .lattice import LatticeWindow, Mask, Pixels
 from .mosaic import Mosaic, MosaicReader
-from .sharing import KEPT_BYTES, SharedBlocks
+from .sharing import KEPT_BYTES, SharedBlocks, most_kept
 
 BLOCK_BYTES = 10 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several; of three bands in
 bytes two whole batches of tiles of 224 px."""
 
-BORDER_BYTES = KEPT_BYTES // 2
+BORDER_BYTES = KEPT_BYTES * 3 // 4
 """Pixels of a file's blocks that lie across the lower border of blocks of tiles side by side: these are kept until the
 tiles below are read, so that no more than fit are read side by side before going on below."""
 
@@ -159,7 +159,8 @@ def read_ahead(
     """
     handles: queue.SimpleQueue[MosaicReader] = queue.SimpleQueue()
     local = threading.local()
-    shared = SharedBlocks([window_of(grid, block) for block in blocks])
+    block_bytes = math.prod(mosaic.scenes[0].block_shape) * len(bands) * np.dtype(mosaic.dtype).itemsize
+    shared = SharedBlocks([window_of(grid, block) for block in blocks], most_kept(block_bytes))
 
     def read(block: TileBlock) -> BlockPixels:
         if not hasattr(local, "reader"):

@@ -22,8 +22,12 @@ import numpy as np
 
 from .lattice import LatticeWindow, Pixels
 
-KEPT_BYTES = 56 << 20
+KEPT_BYTES = 40 << 20
 """The most that is kept; what would not fit is decoded again by whoever needs it."""
+
+LARGE_BLOCK_BYTES = 2 << 20
+KEPT_BYTES_OF_LARGE = 56 << 20
+"""The most that is kept of files with large blocks, as JPEG 2000 has: fewer fit, and each costs more to decode again."""
 
 Key = Hashable
 
@@ -43,6 +47,11 @@ class Claim:
     key: Key
     pixels: Future[Pixels | None]
     mine: bool
+
+
+def most_kept(block_bytes: int) -> int:
+    """The bytes to keep of a file whose blocks hold so many."""
+    return KEPT_BYTES_OF_LARGE if block_bytes >= LARGE_BLOCK_BYTES else KEPT_BYTES
 
 
 class SharedBlocks:

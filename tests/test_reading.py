@@ -174,7 +174,7 @@ def test_each_compressed_block_is_decoded_once(tmp_path, noted, small_blocks, ki
 @pytest.mark.parametrize("overlap", [False, True])
 def test_tiles_with_gaps_are_read_right_whatever_is_kept(tmp_path, monkeypatch, small_blocks, room, overlap):
     """Tiles drawn by chance, three threads, and room for none, some or all of the blocks that they share."""
-    monkeypatch.setattr(blocks_module, "SharedBlocks", lambda windows: SharedBlocks(windows, limit=room))
+    monkeypatch.setattr(blocks_module, "SharedBlocks", lambda windows, _: SharedBlocks(windows, limit=room))
     mosaic = open_mosaic([made(tmp_path, "deflate")])
     keep = lambda count: np.sort(np.random.default_rng(3).permutation(count)[: count // 2])  # noqa: E731
     tiles = read_all(mosaic, 3, keep, overlap)

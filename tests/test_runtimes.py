@@ -195,7 +195,7 @@ class TestAhead:
         runner = measuring.open_fp32(bundles["eight views"], "openvino", threads)
         batches = [seen(photographs[start : start + 5], RGB8, CPU) for start in range(0, 20, 5)]
         wanted = [runner(batch.clone()) for batch in batches]
-        pending = [runner.begin(batch) for batch in batches]
+        pending = [runner.begin([batch]) for batch in batches]
         assert runner.at_work, "nothing is left to do while the caller goes on"
         assert len(runner.at_work) + len(runner.idle) == (1 if threads == 1 else 85 if bytes_ahead else 4)
         for number in (2, 0, 3, 1):
@@ -207,7 +207,7 @@ class TestAhead:
         runner = measuring.open_fp32(bundles["default"], "openvino", 2)
         batches = [seen(photographs[start : start + 5], RGB8, CPU) for start in (0, 5)]
         wanted = runner(batches[1].clone())
-        runner.begin(batches[0])
+        runner.begin([batches[0]])
         assert torch.equal(runner(batches[1]), wanted)
 
     def test_of_a_cascade(self, bundles, photographs):
@@ -217,7 +217,7 @@ class TestAhead:
         runner = Cascade(quick, exact, float(margins.median()))
         batches = [seen(photographs[start : start + 10], RGB8, CPU) for start in (0, 10)]
         wanted = [exact(batch.clone()) for batch in batches]
-        pending = [runner.begin(batch) for batch in batches]
+        pending = [runner.begin([batch]) for batch in batches]
         for batch, answers in zip(pending, wanted, strict=True):
             assert (batch() - answers).abs().max() < 1e-5
         assert 0 < runner.asked_again < runner.tiles == 20

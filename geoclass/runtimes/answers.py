@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Protocol, runtime_checkable
 
@@ -53,8 +53,9 @@ Pending = Callable[[], torch.Tensor]
 class AheadRunner(Runner, Protocol):
     """A runner that computes in threads of its own, while its caller makes the next batch ready."""
 
-    def begin(self, brightness: torch.Tensor) -> Pending:
-        """Give it a batch; it returns once only what can wait for the runner's threads is left to do."""
+    def begin(self, brightness: Iterable[torch.Tensor]) -> Pending:
+        """Give it a batch in parts, so that its float32 pixels need not all be there; it returns once only what can wait
+        for the runner's threads is left to do."""
         ...
 
 
@@ -106,6 +107,11 @@ def input_side(meta: BundleMeta) -> int:
 def temperature(bundle: Bundle) -> float:
     """What logits are divided by; 1 where a forest reads the answers."""
     return 1.0 if bundle.forest is not None else bundle.meta.temperature
+
+
+def prepared_parts(brightness: Iterable[torch.Tensor], meta: BundleMeta) -> Images:
+    """Parts of a batch `prepared`, together: (N, C, side, side)."""
+    return torch.cat([prepared(part, meta) for part in brightness]).numpy()
 
 
 def prepared(brightness: torch.Tensor, meta: BundleMeta) -> torch.Tensor:
@@ -200,9 +206,10 @@ def keep_large_buffers() -> None:
 def usual_buffers() -> None:
     """Undo `keep_large_buffers`, for a network that works in its own memory: what is kept piecemeal beside it came to 200 MB.
 
-    These are the bounds that glibc's own ones move up to (mallopt(3)). Elsewhere than on glibc this does nothing.
+    The pixels of a block go back to the system once they are free. Under glibc's own bound, which moves up to
+    32 MB (mallopt(3)), the gaps they leave came to another 100 MB. Elsewhere than on glibc this does nothing.
     """
-    _tell_malloc({M_MMAP_THRESHOLD: 32 << 20, M_TRIM_THRESHOLD: 64 << 20})
+    _tell_malloc({M_MMAP_THRESHOLD: 8 << 20, M_TRIM_THRESHOLD: 64 << 20})
 
 
 def share_arenas() -> None:

@@ -7,10 +7,12 @@ than what rounding does to margins is therefore classified again in fp32: a casc
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 
-from .answers import Images, Pending, combined, prepared
+from .answers import Images, Pending, combined, prepared_parts
 from .openvino_cpu import OpenvinoRunner
 
 COVERED = 0.95
@@ -33,12 +35,12 @@ class Cascade:
         self.tiles = self.asked_again = 0
 
     def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
-        return self.begin(brightness)()
+        return self.begin([brightness])()
 
     @torch.inference_mode()
-    def begin(self, brightness: torch.Tensor) -> Pending:
+    def begin(self, brightness: Iterable[torch.Tensor]) -> Pending:
         """Give `quick` a batch, see `AheadRunner`; `exact` is asked when the answers are."""
-        images = prepared(brightness, self.bundle.meta).contiguous().numpy()
+        images = prepared_parts(brightness, self.bundle.meta)
         quick = self.quick.begin_images(images)
 
         def answers() -> torch.Tensor:

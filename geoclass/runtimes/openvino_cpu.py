@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -33,7 +33,7 @@ from .answers import (
     fill_request,
     input_side,
     noise,
-    prepared,
+    prepared_parts,
     request_places,
 )
 from .wanted import missing, release
@@ -72,12 +72,12 @@ class OpenvinoRunner:
         self.begun = self.ended = 0
 
     def __call__(self, brightness: torch.Tensor) -> torch.Tensor:
-        return self.begin(brightness)()
+        return self.begin([brightness])()
 
     @torch.inference_mode()
-    def begin(self, brightness: torch.Tensor) -> Pending:
+    def begin(self, brightness: Iterable[torch.Tensor]) -> Pending:
         """Give the streams a batch, see `AheadRunner`."""
-        found = self.begin_images(prepared(brightness, self.bundle.meta).contiguous().numpy())
+        found = self.begin_images(prepared_parts(brightness, self.bundle.meta))
         return lambda: combined(found(), self.bundle)
 
     def begin_images(self, images: Images) -> Callable[[], Images]:
