@@ -147,7 +147,8 @@ def assess_result(
     """Score a finished map (its GeoPackage) against a label raster, polygons or points.
 
     A tile's truth is the class with most of it (raster, polygons) or most points; tiles without one are left out, and so
-    are those below `min_purity`. Codes or names in `ignore` (or "all" outside the scheme) count as unlabelled. Raises DatasetError and EvaluationError.
+    are those below `min_purity`. Codes or names in `ignore` (or "all" outside the scheme) count as unlabelled. Raises
+    DatasetError and EvaluationError.
     """
     result = read_result(Path(path))
     _, fractions = read_reference(
