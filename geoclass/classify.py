@@ -40,7 +40,7 @@ from .outputs.lattice import Lattice
 from .parts import parts_of
 from .plan import Plan, make_plan
 from .remote.opening import READERS
-from .runtimes.answers import give_back, share_arenas
+from .runtimes.answers import give_back, share_arenas, trim, usual_buffers
 from .runtimes.settling import (
     Settled,
     Workload,
@@ -281,10 +281,11 @@ def _run_to_files(
             ) from error
         if progress:
             progress("writing", len(plan), len(plan))
-        choice = settled.choice
-        del settled  # the network is not needed for writing, and its buffers may make room for that
+        choice, numbers = settled.choice, [block.number for block in blocks]
+        del settled, blocks, todo  # the network is not needed for writing, and its buffers may make room for that
+        usual_buffers()
         give_back()
-        parts = (journal.read(block.number) for block in blocks)
+        parts = map(journal.read, numbers)
         result = _assembled(plan, parts, choice, started, settings, done)
         staged = _write(result, plan, settings, journal.stage())
         files = journal.publish(staged, out)
@@ -457,6 +458,7 @@ def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list
     labels, base = result.labels, folder / plan.name
     with write_errors(folder):
         vector.write_gpkg(labels, base.with_name(f"{plan.name}.gpkg"))
+        trim()  # of the spatial index
         raster.write_raster(labels, base.with_name(f"{plan.name}.tif"))
         preview.write_preview(labels, base.with_name(f"{plan.name}.preview.tif"))
         for name in settings.formats:

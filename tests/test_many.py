@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from geoclass.grid import BATCH_TILES, TileGrid, TileRange, cells, parse_crs, po
 from geoclass.journal import Part
 from geoclass.labels import Labels
 from geoclass.outputs import geopackage, vector, webmap
+from geoclass.outputs.offline import write_page
 from geoclass.results import read_result
 from geoclass.schemes import load_scheme
 
@@ -420,5 +422,20 @@ def test_what_the_page_holds_is_json_and_deflated_lines(many: Labels) -> None:
     made_map = webmap.build_map(many)
     values = json.loads(made_map.values)
     assert "probability" not in values["tiles"]
-    assert len(made_map.later.split("\n")) == 2 + -(-len(many) // webmap.CHUNK_TILES)
+    assert len(made_map.page.later.split("\n")) == 2 + -(-len(many) // webmap.CHUNK_TILES)
     assert len(made_map.values) < 400_000
+
+
+def test_writing_a_page_hardly_copies_what_it_holds(tmp_path: Path, many: Labels) -> None:
+    made_map = webmap.build_map(many)
+    made_map.page.later = held = "held\n" * 4_000_000
+    tracemalloc.start()
+    try:
+        write_page(tmp_path / "page.html", made_map, overwrite=False)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 2 * len(held)
+    text = (tmp_path / "page.html").read_bytes().decode()
+    assert text == made_map.page.render()
+    assert text.count(f'type="text/plain" id="{made_map.get_name()}-later">{held}</script>') == 1

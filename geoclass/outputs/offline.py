@@ -48,16 +48,29 @@ class _Verbatim(Element):
 
 
 class _Page(Figure):
-    """A whole page, where branca's own has no language and an unescaped title."""
+    """A whole page, where branca's own has no language and an unescaped title.
 
-    def render(self, **kwargs: Any) -> str:
+    `later` is put where its mark stands once the rest is there: each element copies the text of those in it.
+    """
+
+    later = ""
+    mark = "<!-- later -->"
+
+    def pieces(self, **kwargs: Any) -> tuple[str, str, str]:
+        """The page's text before `later`, `later`, and the text after it."""
         for child in self._children.values():
             child.render(**kwargs)
         header, body, script = (part.render(**kwargs) for part in (self.header, self.html, self.script))
+        before, _, after = body.partition(self.mark)
         return (
             f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{header}\n<title>{html.escape(self.title or "")}</title>\n</head>\n'
-            f"<body>\n{body}\n<script>\n{script}\n</script>\n</body>\n</html>\n"
+            f"<body>\n{before}",
+            self.later,
+            f"{after}\n<script>\n{script}\n</script>\n</body>\n</html>\n",
         )
+
+    def render(self, **kwargs: Any) -> str:
+        return "".join(self.pieces(**kwargs))
 
 
 class OfflineMap(folium.Map):
@@ -75,9 +88,9 @@ class OfflineMap(folium.Map):
         self._name = "GeoclassMap"
         self.kind = kind
         self.values = in_script(values)
-        self.later = later
         self.parts = ("webmap_grid", "webmap_page", *parts, kind)
         self.page = _Page(height="640px", title=title)
+        self.page.later = later
         self.page.add_child(self)
 
     def render(self, **kwargs: Any) -> str:
@@ -86,8 +99,8 @@ class OfflineMap(folium.Map):
         styles = leaflet_css() + "\n" + assets(f"{sheet}.css" for sheet in dict.fromkeys(("webmap", self.kind)))
         scripts = leaflet_js() + "\n" + assets(f"{part}.js" for part in self.parts)
         held = f'<script type="application/json" id="{name}-data">{self.values}</script>'
-        if self.later:
-            held += f'<script type="text/plain" id="{name}-later">{self.later}</script>'
+        if self.page.later:
+            held += f'<script type="text/plain" id="{name}-later">{self.page.mark}</script>'
         parts = {
             "header": '<meta name="viewport" content="width=device-width, initial-scale=1" />\n<link rel="icon" href="data:," />'
             f"\n<style>{styles}</style>\n<script>{scripts}</script>",
@@ -104,9 +117,10 @@ class OfflineMap(folium.Map):
 def write_page(path: Path, made: OfflineMap, overwrite: bool, hosts: Iterable[str] = ()) -> None:
     """Write a map as one HTML file. A policy in the page forbids it all requests but of pictures from `hosts`."""
     made.page.header.add_child(Element(policy(hosts)), "policy", 0)
-    text = made.page.render()
-    with replacing(path, overwrite) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "replace"))
+    pieces = made.page.pieces()
+    with replacing(path, overwrite) as temporary, temporary.open("wb") as stream:
+        for piece in pieces:
+            stream.write(piece.encode("utf-8", "replace"))
 
 
 def require_drawable(tiles: TileRange) -> None:

@@ -224,8 +224,13 @@ def share_arenas() -> None:
 
 def give_back() -> None:
     """Return to the system what is no longer used: measuring and calibrating leave 50 MB and more, PyTorch's tracer rings of
-    objects besides. What glibc has kept of freed memory is returned on glibc only."""
+    objects besides. See `trim`."""
     gc.collect()
+    trim()
+
+
+def trim() -> None:
+    """Return to the system what glibc has kept of freed memory. Elsewhere than on glibc this does nothing."""
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
