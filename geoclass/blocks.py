@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from time import perf_counter
 
@@ -28,6 +29,10 @@ from .sharing import KEPT_BYTES, SharedBlocks, most_kept
 BLOCK_BYTES = 10 << 20
 """Pixels of one block of tiles: enough to read files by whole blocks, little enough to hold several; of three bands in
 bytes two whole batches of tiles of 224 px."""
+
+WHOLE_LINES = 2
+"""So many times BLOCK_BYTES may hold a row of tiles of a striped file: lines of up to 31,000 pixels of three bands in bytes
+are then read whole, and once. Without compression a part of a line costs as much to read as the whole."""
 
 BORDER_BYTES = KEPT_BYTES * 3 // 4
 """Pixels of a file's blocks that lie across the lower border of blocks of tiles side by side: these are kept until the
@@ -51,7 +56,7 @@ class TileBlock:
     def __len__(self) -> int:
         return len(self.columns)
 
-    @property
+    @cached_property
     def range(self) -> TileRange:
         return bounding_range(self.columns, self.rows)
 
@@ -74,7 +79,8 @@ class BlockPixels:
 def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, rows: IntArray) -> list[TileBlock]:
     """Cut the wanted tiles into blocks of at most BLOCK_BYTES, shaped as the file's own blocks suggest.
 
-    A striped file holds whole lines, so its blocks of tiles are as wide as they may be; a tiled one gets squares.
+    A striped file holds whole lines, so its blocks of tiles are as wide as they may be, and up to WHOLE_LINES times as
+    large for it; a tiled one gets squares.
     The cut is anchored at the grid, hence independent of how many tiles are wanted elsewhere.
     """
     tile_bytes = bands * grid.size_px**2 * np.dtype(mosaic.dtype).itemsize
@@ -83,7 +89,7 @@ def plan_blocks(mosaic: Mosaic, grid: TileGrid, bands: int, columns: IntArray, r
     striped = scene.block_shape[1] >= scene.width and scene.width > 2 * grid.size_px
     if striped:
         wide = int(np.ptp(columns)) + 1 if len(columns) else 1
-        wide = math.ceil(wide / math.ceil(wide / most))
+        wide = math.ceil(wide / math.ceil(wide / (WHOLE_LINES * most)))
         high = max(1, most // wide)
         across = (columns - columns.min()) // wide if len(columns) else columns
     else:
@@ -117,12 +123,18 @@ def read_block(reader: MosaicReader, grid: TileGrid, block: TileBlock) -> BlockP
     views = [pixels[:, rows, columns] for rows, columns in places]
     fractions = np.ones(len(block), np.float32)
     if valid is not None:
-        counts = np.array([np.count_nonzero(valid[place]) for place in places])
-        fractions = (counts / (size * size)).astype(np.float32)
-        for view, place, count in zip(views, places, counts, strict=True):
+        for k in np.flatnonzero(~_whole(valid, size)[down, across]):
+            count = np.count_nonzero(valid[places[k]])
+            fractions[k] = count / (size * size)
             if 0 < count < size * size:
-                _fill(view, valid[place])
+                _fill(views[k], valid[places[k]])
     return BlockPixels(block, views, fractions, perf_counter() - start, pixels)
+
+
+def _whole(valid: Mask, size: int) -> npt.NDArray[np.bool_]:
+    """Which squares of `size` pixels of `valid` (rows × size, columns × size) have data everywhere: (rows, columns)."""
+    lines = valid.view(np.uint8).reshape(-1, size, valid.shape[1]).min(axis=1)
+    return np.asarray(lines.reshape(len(lines), -1, size).min(axis=2) > 0)
 
 
 def window_of(grid: TileGrid, block: TileBlock) -> LatticeWindow:

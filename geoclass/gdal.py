@@ -1,4 +1,4 @@
-"""GDAL's settings for reading, in one place. A user's own environment variables stand.
+"""GDAL's settings for reading, in one place. A user's own environment variables stand, but for those of SAFE.
 
 They are environment variables because these reach every thread; `scene`, by which every raster is opened, sets them
 before GDAL is used.
@@ -32,8 +32,16 @@ OPTIONS = {
     "CPL_VSIL_CURL_CACHE_SIZE": str(64 << 20),  # headers of a few thousand files
 }
 
+SAFE = {
+    # Quick ways to read a file without compression. Of one that is cut short the first returns whatever was in memory,
+    # without an error; where that happens while it is read, the second ends the process.
+    "GTIFF_DIRECT_IO": "NO",
+    "GTIFF_VIRTUAL_MEM_IO": "NO",
+}
+
 
 def set_options() -> None:
-    """Set what the user has not."""
+    """Set what the user has not, and what nobody should."""
     for name, value in OPTIONS.items():
         os.environ.setdefault(name, value)
+    os.environ.update(SAFE)

@@ -230,8 +230,7 @@ class MosaicReader:
                 mask = reader.read_into(shared, _part(canvas, shared, window)[: reader.layers])
                 if mask is None and shared == window:
                     return pixels, None
-                valid = np.zeros((window.height, window.width), bool)
-                _begin(pixels, valid, mask, shared.slices_in(window))
+                valid = _begun(pixels, mask, shared.slices_in(window))
             else:
                 self._fill_in(reader, pixels, valid, shared, window)
         if valid is None:
@@ -274,22 +273,25 @@ def _part(canvas: Pixels, part: LatticeWindow, window: LatticeWindow) -> Pixels:
     return canvas[:, rows, columns]
 
 
-def _begin(pixels: Pixels, valid: Mask, mask: Mask | None, place: tuple[slice, slice]) -> None:
-    """Make 0 what lies around the first scene, which filled `place`, and where it has no data."""
+def _begun(pixels: Pixels, mask: Mask | None, place: tuple[slice, slice]) -> Mask:
+    """Where there are data once the first scene has filled `place`, with data where `mask` says so (None: everywhere). Makes 0
+    what lies around it and where it has none."""
     rows, columns = place
+    valid = np.ones(pixels.shape[1:], bool)
     for side in (
-        np.s_[:, : rows.start],
-        np.s_[:, rows.stop :],
-        np.s_[:, rows, : columns.start],
-        np.s_[:, rows, columns.stop :],
+        np.s_[: rows.start],
+        np.s_[rows.stop :],
+        np.s_[rows, : columns.start],
+        np.s_[rows, columns.stop :],
     ):
-        pixels[side] = 0
-    if mask is None:
-        valid[rows, columns] = True
-        return
-    valid[rows, columns] = mask
-    inside = pixels[:, rows, columns]
-    if mask.any():
-        np.copyto(inside, 0, where=~mask)
-    else:
-        inside[...] = 0
+        valid[side] = False
+        for band in pixels:
+            band[side] = 0
+    if mask is not None:
+        valid[rows, columns] = mask
+        inside = pixels[:, rows, columns]
+        if mask.any():
+            np.copyto(inside, 0, where=~mask)
+        else:
+            inside[...] = 0
+    return valid

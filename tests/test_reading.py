@@ -250,12 +250,27 @@ def test_threads_get_blocks_of_one_size():
     assert [len(turn) for turn in blocks_module._turns(blocks, 1)] == [1] * 12  # one thread reads them as they come
 
 
-def test_a_striped_scene_is_cut_across_into_equal_parts(tmp_path, small_blocks):
+@pytest.mark.parametrize(("tiles", "wide"), [(2, {3}), (4, {4, 5}), (5, {9}), (18, {9})])
+def test_a_striped_scene_is_cut_across_into_equal_parts(tmp_path, monkeypatch, tiles, wide):
+    """Blocks of `tiles` tiles, twice as many where lines are then whole: the scene is 9 tiles wide."""
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", tiles * 224 * 224 * 3)
     path = made(tmp_path, "stripes")
     mosaic = open_mosaic([path])
     columns, rows = cells(GRID.range_over(mosaic.scenes[0].bounds))
-    wide = Counter(block.range.columns for block in plan_blocks(mosaic, GRID, 3, columns, rows))
-    assert len(np.unique(columns)) == 9 and set(wide) == {3}, wide
+    blocks = plan_blocks(mosaic, GRID, 3, columns, rows)
+    assert len(np.unique(columns)) == 9 and {block.range.columns for block in blocks} == wide
+    assert max(block.range.rows for block in blocks) == (2 if tiles == 18 else 1)
+
+
+def test_lines_without_compression_are_read_once(tmp_path, monkeypatch, noted):
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 5 * 224 * 224 * 3)
+    source = write_coordinates(tmp_path / "source.tif", LEFT, TOP, WIDE, HIGH)
+    rasterio.shutil.copy(source, tmp_path / "a.tif", driver="GTiff", interleave="pixel", blockysize=1)
+    mosaic = open_mosaic([tmp_path / "a.tif"])
+    noted.clear()
+    assert_in_place(read_all(mosaic, 2))
+    counted = decoded(noted)
+    assert len(counted) == HIGH and set(counted.values()) == {1}
 
 
 def test_a_block_whose_reader_failed_is_read_by_who_waits(tmp_path, small_blocks):
@@ -451,6 +466,34 @@ def test_gdal_is_set_once_and_the_user_has_the_last_word():
     assert seen(GDAL_CACHEMAX="500") == {**gdal.OPTIONS, "GDAL_CACHEMAX": "500"}
     page = (Path(__file__).parents[1] / "docs" / "reference" / "gdal.md").read_text()
     assert all(f"`{name}`" in page and f"`{value}`" in page for name, value in gdal.OPTIONS.items())
+
+
+@pytest.mark.parametrize(("name", "when"), [("GTIFF_DIRECT_IO", "before"), ("GTIFF_VIRTUAL_MEM_IO", "while")])
+def test_a_users_own_settings_do_not_hide_that_a_file_is_cut_short(tmp_path, name, when):
+    source = write_coordinates(tmp_path / "source.tif", LEFT, TOP, WIDE, HIGH)
+    rasterio.shutil.copy(source, tmp_path / "a.tif", driver="GTiff", interleave="pixel")
+    code = f"""
+import os
+from geoclass.errors import SceneError
+from geoclass.grid import TileGrid
+from geoclass.lattice import LatticeWindow
+from geoclass.mosaic import open_mosaic
+size = os.path.getsize("a.tif")
+if {when!r} == "before":
+    os.truncate("a.tif", size // 2)
+with open_mosaic(["a.tif"]).reader(TileGrid("EPSG:26919"), {BANDS}) as reader:
+    reader.read(LatticeWindow({LEFT}, {-TOP}, 300, 300))
+    if {when!r} == "while":
+        os.truncate("a.tif", size // 2)
+    try:
+        reader.read(LatticeWindow({LEFT}, {-TOP} + {HIGH} - 300, 300, 300))
+    except SceneError as error:
+        print("told:", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, name: "YES"}, capture_output=True, text=True, cwd=tmp_path, check=True
+    )  # fmt: skip
+    assert done.stdout.startswith("told: a.tif "), done.stdout
 
 
 def test_sidecars_are_found_though_folders_are_not_listed(tmp_path):
