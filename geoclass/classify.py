@@ -214,6 +214,7 @@ def classify(
 
 def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: Say | None = None) -> Result:
     """Carry out a plan. See `classify`."""
+    started = perf_counter()
     share_arenas()
     workload = workload_of(plan, _device(settings), settings.batch_size, elsewhere=settings.cluster is not None)
     if not settings.force:
@@ -223,8 +224,9 @@ def run(plan: Plan, settings: Settings, progress: Progress | None = None, say: S
         settled = settle(workload, settings.wanted)
         todo = plan.blocks()
         found = _predicted(plan, settings, workload, settled, todo, thumbnail_px, progress, say)
-        return _assembled(plan, (part for _, part in found), settled.choice, None, settings)
-    return _run_to_files(plan, settings, workload, settings.out, thumbnail_px, progress, say)
+        result = _assembled(plan, (part for _, part in found), settled.choice, settings)
+        return replace(result, timings=_timings(result, plan, started))
+    return _run_to_files(plan, settings, workload, settings.out, started, thumbnail_px, progress, say)
 
 
 def _device(settings: Settings) -> torch.device:
@@ -246,11 +248,11 @@ def _run_to_files(
     settings: Settings,
     workload: Workload,
     out: Path,
+    started: float,
     thumbnail_px: int,
     progress: Progress | None,
     say: Say | None,
 ) -> Result:
-    started = perf_counter()
     require_plain_name(plan.name)
     require_plain_folder(out)
     finals = _final_paths(plan, settings, out)
@@ -286,11 +288,16 @@ def _run_to_files(
         usual_buffers()
         give_back()
         parts = map(journal.read, numbers)
-        result = _assembled(plan, parts, choice, started, settings, done)
-        staged = _write(result, plan, settings, journal.stage())
-        files = journal.publish(staged, out)
+        result = _assembled(plan, parts, choice, settings, done)
+        staged = journal.stage()
+        with write_errors(staged):
+            _write(result, plan, settings, staged)
+            result = replace(result, timings=_timings(result, plan, started))
+            finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            summary.write_summary(staged / f"{plan.name}.json", result.labels, {**result.timings, "finished": finished})
+        files = journal.publish(sorted(staged.iterdir()), out)
         journal.discard()
-    return Result(result.labels, result.preview, result.aoi, result.timings, {path.name: path for path in files})
+    return replace(result, files={path.name: path for path in files})
 
 
 def _predicted(
@@ -344,9 +351,7 @@ def _reading_threads(on_cpu: bool, remote: bool, devices: int) -> int:
     return READERS if remote else min(4, cores)
 
 
-def _assembled(
-    plan: Plan, parts: Iterable[Part], choice: Choice, started: float | None, settings: Settings, kept: int = 0
-) -> Result:
+def _assembled(plan: Plan, parts: Iterable[Part], choice: Choice, settings: Settings, kept: int = 0) -> Result:
     """All parts as one result, sorted from the north-west line by line."""
     found = gather(plan.columns, plan.rows, parts)
     if not len(found.columns):
@@ -368,16 +373,24 @@ def _assembled(
     )
     if settings.smooth is not None:  # the journal keeps what the model said, so that this may differ in a continued run
         labels = smoothing.smooth(labels, settings.smooth)
-    seconds = 0.0 if started is None else perf_counter() - started
     timings = {
-        "seconds_total": seconds,
         "seconds_reading": found.read_seconds,
         "seconds_network": found.network_seconds,
-        "tiles_per_second": len(labels) * (1 - kept / len(plan)) / seconds if seconds else 0.0,
         "tiles_kept": kept,
-        "peak_memory_mb": peak_memory_mb(),
     }
     return Result(labels, preview.picture(labels), plan.aoi, timings)
+
+
+def _timings(result: Result, plan: Plan, started: float) -> dict[str, float]:
+    """All timings of a run that has made everything but the summary, which tells them."""
+    seconds = perf_counter() - started
+    classified = len(result.labels) * (1 - result.timings["tiles_kept"] / len(plan))
+    return {
+        "seconds_total": seconds,
+        **result.timings,
+        "tiles_per_second": classified / seconds,
+        "peak_memory_mb": peak_memory_mb(),
+    }
 
 
 def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
@@ -453,27 +466,16 @@ def _spare_inputs(plan: Plan, finals: Sequence[Path]) -> None:
             )
 
 
-def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> list[Path]:
-    """Write every output into `folder`; return the files."""
-    labels, base = result.labels, folder / plan.name
-    with write_errors(folder):
-        vector.write_gpkg(labels, base.with_name(f"{plan.name}.gpkg"))
-        trim()  # of the spatial index
-        raster.write_raster(labels, base.with_name(f"{plan.name}.tif"))
-        preview.write_preview(labels, base.with_name(f"{plan.name}.preview.tif"))
-        for name in settings.formats:
-            vector.write_vector(labels, base.with_name(f"{plan.name}{vector.FORMATS[name]}"), name)
-        webmap.write_map(
-            base.with_name(f"{plan.name}.html"),
-            labels,
-            preview=result.preview,
-            aois=result.aoi,
-            basemap=settings.basemap,
-        )
-        finished = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        timings = {**result.timings, "peak_memory_mb": peak_memory_mb(), "finished": finished}
-        summary.write_summary(base.with_name(f"{plan.name}.json"), labels, timings)
-    return sorted(folder.iterdir())
+def _write(result: Result, plan: Plan, settings: Settings, folder: Path) -> None:
+    """Write every output but the summary into `folder`."""
+    labels, name = result.labels, plan.name
+    vector.write_gpkg(labels, folder / f"{name}.gpkg")
+    trim()  # of the spatial index
+    raster.write_raster(labels, folder / f"{name}.tif")
+    preview.write_preview(labels, folder / f"{name}.preview.tif")
+    for kind in settings.formats:
+        vector.write_vector(labels, folder / f"{name}{vector.FORMATS[kind]}", kind)
+    webmap.write_map(folder / f"{name}.html", labels, preview=result.preview, aois=result.aoi, basemap=settings.basemap)
 
 
 def peak_memory_mb() -> float:
