@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import nn
 VIEWS = 8
 TURNS = 4
 """The first TURNS of the views are turned by quarter circles; the first of all is the tile as it is."""
+COPIED = (0, 1, 0, 0)
+"""Of each of the other views the turn that it is a copy of."""
 
 
 def views_of(brightness: torch.Tensor) -> list[torch.Tensor]:
@@ -22,7 +25,8 @@ def views_of(brightness: torch.Tensor) -> list[torch.Tensor]:
     imagery comes in degrees.
     """
     turned = [torch.rot90(brightness, turn, (2, 3)) for turn in range(TURNS)]
-    return [*turned, moved(turned[0]), moved(turned[1]), as_jpeg(brightness), reshaped(turned[0])]
+    copies: list[Callable[[torch.Tensor], torch.Tensor]] = [moved, moved, as_jpeg, reshaped]
+    return [*turned, *(copy(turned[turn]) for copy, turn in zip(copies, COPIED, strict=True))]
 
 
 def dihedral(tiles: torch.Tensor, count: int) -> list[torch.Tensor]:

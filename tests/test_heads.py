@@ -18,11 +18,14 @@ from geoclass.learning.heads import (
     PENALTIES,
     Head,
     Labelled,
+    changes,
+    deviations,
     fit_head,
     random_accuracy,
     rescaled,
     start_layer,
 )
+from geoclass.views import COPIED, TURNS, VIEWS
 
 LINEAR = ("logistic", "svm")
 
@@ -195,6 +198,22 @@ class TestLogistic:
         head = fit_head("logistic", Labelled((signal[:, None] + flicker).astype(np.float32), classes, 2))
         assert abs(head.weight[1, 1]) > 2 * abs(head.weight[1, 0])
 
+    def test_how_turns_differ_is_not_damped_and_what_copies_change_is(self):
+        """Three features tell the classes as well: one differs from turn to turn, one changes in copies, one is steady."""
+        rng = np.random.default_rng(6)
+        classes = np.repeat([0, 1], 200)
+        signal = np.stack([classes] * 3, 1) * 2.0 + rng.normal(0, 0.5, (400, 3))
+        turns = np.repeat(signal[:, None], TURNS, 1)
+        turns[..., 0] += rng.normal(0, 1, (400, TURNS))
+        copies = turns[:, COPIED]
+        copies[..., 1] += rng.normal(0, 1, copies.shape[:2])
+        features = (np.concatenate([turns, copies], 1) + rng.normal(0, 0.01, (400, VIEWS, 3))).astype(np.float32)
+        turned, copied, steady = rescaled(features, changes(features))[1].diagonal()
+        assert turned > 2 * copied and steady > 2 * copied
+        head, alone = (fit_head("logistic", Labelled(features, classes, 2), averaged=way) for way in (True, False))
+        assert abs(head.weight[1, 0]) > 2 * abs(head.weight[1, 1])
+        assert abs(head.weight[1, 0]) > 2 * abs(alone.weight[1, 0])  # one look sees how turns differ
+
     def test_soft_labels_of_one_class_each_are_hard_labels(self):
         tiles = clouds(40, 3, seed=14, apart=1.0)
         hard = fit_head("logistic", tiles)
@@ -220,7 +239,7 @@ def test_the_strength_is_one_of_those_tried(kind):
 
 def test_rescaling_is_the_matrix_it_says():
     tiles = clouds(50, 2, seed=17)
-    scaled, matrix, centre = rescaled(tiles.features)
+    scaled, matrix, centre = rescaled(tiles.features, deviations(tiles.features))
     assert np.allclose((tiles.features - centre) @ matrix, scaled, atol=1e-2)
     assert scaled.var(axis=(0, 1)).mean() == pytest.approx(1, abs=1e-3)
 

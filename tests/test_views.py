@@ -8,7 +8,7 @@ import torch
 from conftest import TEXTURES, texture
 
 from geoclass.learning.augment import AUGMENTATIONS, augmented
-from geoclass.views import TURNS, VIEWS, as_jpeg, dihedral, moved, reshaped, views_of
+from geoclass.views import COPIED, TURNS, VIEWS, as_jpeg, dihedral, moved, reshaped, views_of
 
 torch.set_num_threads(1)
 
@@ -41,6 +41,12 @@ class TestViews:
             assert view.shape == tiles.shape
             assert float(view.min()) >= 0 and float(view.max()) <= 255
             assert view.float().mean((2, 3)).numpy() == pytest.approx(tiles.mean((2, 3)).numpy(), abs=4)
+
+    def test_a_copy_is_nearest_to_the_turn_that_it_is_a_copy_of(self, tiles):
+        views = torch.stack([view.float() for view in views_of(tiles)])
+        for copy, turn in zip(views[TURNS:], COPIED, strict=True):
+            apart = (views[:TURNS] - copy).abs().mean((1, 2, 3, 4))
+            assert int(apart.argmin()) == turn
 
     def test_the_tiles_given_are_left_as_they_are(self, tiles):
         before = tiles.clone()

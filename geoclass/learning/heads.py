@@ -15,7 +15,7 @@ from sklearn.svm import LinearSVC
 
 from .. import forest as forests
 from ..errors import DatasetError
-from ..views import TURNS
+from ..views import COPIED, TURNS, VIEWS
 
 Features = npt.NDArray[np.float32]
 _Fold = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
@@ -73,25 +73,32 @@ class Head:
     averaged: bool = False
 
 
-def fit_head(kind: str, tiles: Labelled, *, averaged: bool = False, seed: int = 0) -> Head:
+def fit_head(
+    kind: str, tiles: Labelled, *, averaged: bool = False, rescale: bool = True, steady: bool = True, seed: int = 0
+) -> Head:
     """Fit `logistic`, `svm` or `forest`. With `averaged` tiles are judged by the mean of their turned views.
 
-    Features are first rescaled so that directions in which the views of one tile differ count for less: each feature is
-    brought to unit deviation, and with S the mean covariance of views about their tile's mean, features are multiplied
-    by (S + RIDGE tr(S)/F I)^-1/2, which is within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006,
-    Interspeech) with a tile for a class. It
-    knows no labels and is taken from all tiles at once. The strength of regularisation is chosen by cross-validation on
-    folds that keep classes in proportion and groups together, on one view a tile or on the mean of the turned views:
-    the strongest whose mean recall is not more than GIVEN_FOR_STEADINESS below the best (where a class has few tiles the
-    one of least log loss; for the SVM and the forest the one of most hits).
+    With `rescale` features are first rescaled so that directions in which a tile's copies differ from it count for less:
+    each feature is brought to unit deviation, and with S the mean outer product of what a copy changes (see `changes`; of
+    heads that look at one view, of how far each view is off the mean of all), features are multiplied by
+    (S + RIDGE tr(S)/F I)^-1/2, after within-class covariance normalisation (Hatch, Kajarekar & Stolcke 2006, Interspeech).
+    It knows no labels and is taken from all tiles at once. Without it they are to be of mean 0 and mean variance 1.
+
+    The strength of regularisation is chosen by cross-validation on folds that keep classes in proportion and groups
+    together, on one view a tile or on the mean of the turned views: the one of least log loss (for the SVM and the forest
+    the one of most hits), or with `steady`, where no class has few tiles, the strongest whose mean recall is not more than
+    GIVEN_FOR_STEADINESS below the best.
     """
-    scaled, matrix, centre = rescaled(tiles.features)
+    width = tiles.features.shape[2]
+    scaled, matrix, centre = tiles.features, np.eye(width), np.zeros(width)
+    if rescale:
+        scaled, matrix, centre = rescaled(tiles.features, _nuisance(tiles.features, averaged))
     fit, strengths = _FITS[kind]
     folds, blocked = _folds(tiles, seed)
     judged = np.sort(np.concatenate([test for _, test in folds]))
     held_out = [logits[judged] for logits in _held_out(fit, scaled, tiles, folds, strengths, averaged, seed)]
     counts = np.bincount(tiles.classes)
-    best = _best(kind, held_out, tiles.classes[judged], int(counts[counts > 0].min()))
+    best = _best(kind, held_out, tiles.classes[judged], steady and counts[counts > 0].min() >= FEW_TILES)
     answer = fit(scaled, tiles, strengths[best : best + 1], seed)[0]
     weight = answer.weight.astype(np.float64) @ matrix.T
     return Head(
@@ -110,12 +117,12 @@ def fit_head(kind: str, tiles: Labelled, *, averaged: bool = False, seed: int = 
 
 
 def random_accuracy(tiles: Labelled, head: Head, *, seed: int = 0) -> float:
-    """The accuracy of a head of the same kind and strength in cross-validation that lets neighbours straddle folds.
+    """The accuracy of a head of the same kind and strength, rescaled, in cross-validation that lets neighbours straddle folds.
 
     It is what a random split would have promised, to be shown beside the figure of blocks.
     """
     loose = replace(tiles, groups=None)
-    scaled = rescaled(tiles.features)[0]
+    scaled = rescaled(tiles.features, _nuisance(tiles.features, head.averaged))[0]
     fit = _FITS[head.kind][0]
     folds, _ = _folds(loose, seed)
     logits = _held_out(fit, scaled, loose, folds, (head.strength,), head.averaged, seed)[0]
@@ -135,19 +142,47 @@ def _held_out(
     return found
 
 
-def rescaled(features: Features) -> tuple[Features, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F) and centre (F,)."""
+def rescaled(
+    features: Features, nuisance: Features
+) -> tuple[Features, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(N, V, F) `features` as (features − centre) @ matrix, with that matrix (F, F) and centre (F,).
+
+    Directions in which `nuisance` (N, C, F) is large count for less: see `fit_head`. It is overwritten.
+    """
     pictures, views, width = features.shape
     centre = features.mean(axis=(0, 1), dtype=np.float64)
     deviation = features.std(axis=(0, 1), dtype=np.float64)
     unit = 1 / np.maximum(deviation, 1e-3 * max(float(deviation.mean()), 1e-12))
-    apart = ((features - features.mean(axis=1, keepdims=True)) * unit.astype(np.float32)).reshape(-1, width)
+    nuisance *= unit.astype(np.float32)
+    apart = nuisance.reshape(-1, width)
     values, vectors = np.linalg.eigh((apart.T @ apart).astype(np.float64) / len(apart))
+    del nuisance, apart  # as large as the features
     values = values.clip(min=0)
     matrix = unit[:, None] * ((vectors * (values + RIDGE * max(float(values.mean()), 1e-12)) ** -0.5) @ vectors.T)
     flat = (features - centre.astype(np.float32)).reshape(-1, width) @ matrix.astype(np.float32)
     spread = float(np.sqrt(flat.var(axis=0).mean())) or 1.0
     return (flat / np.float32(spread)).reshape(pictures, views, width), matrix / spread, centre
+
+
+def deviations(features: Features) -> Features:
+    """How far each view of a tile (N, V, F) is off the mean of all."""
+    return np.asarray(features - features.mean(axis=1, keepdims=True))
+
+
+def changes(features: Features) -> Features:
+    """What copies change, (N, C, F): in the features of all `views_of` a tile, by how much each copy is off its turn.
+
+    How turns differ does not belong to it: it is for answers that are averaged over them. Of any other number of views it
+    is their `deviations`.
+    """
+    if features.shape[1] != VIEWS:
+        return deviations(features)
+    return features[:, TURNS:] - features[:, COPIED]
+
+
+def _nuisance(features: Features, averaged: bool) -> Features:
+    """What a head is not to heed; see `fit_head`."""
+    return changes(features) if averaged else deviations(features)
 
 
 def start_layer(
@@ -210,11 +245,11 @@ def _folds(tiles: Labelled, seed: int) -> tuple[list[_Fold], bool]:
     return placed(loose), False
 
 
-def _best(kind: str, held_out: Sequence[Features], classes: npt.NDArray[np.int64], fewest: int) -> int:
-    """Which strength to take, `fewest` being the tiles of the smallest class: see `fit_head`."""
+def _best(kind: str, held_out: Sequence[Features], classes: npt.NDArray[np.int64], steady: bool) -> int:
+    """Which strength to take: see `fit_head`."""
     if kind != "logistic":
         return int(np.argmax([(logits.argmax(axis=1) == classes).sum() for logits in held_out]))
-    if fewest >= FEW_TILES:
+    if steady:
         recalls = [_mean_recall(logits.argmax(axis=1), classes) for logits in held_out]
         return next(k for k, recall in enumerate(recalls) if recall >= max(recalls) - GIVEN_FOR_STEADINESS)
     at = np.arange(len(classes))
