@@ -33,6 +33,7 @@ from geoclass.desk.agreement import agreements, joined
 from geoclass.desk.answers import MIXED_LABEL, Answers, standing, told
 from geoclass.desk.app import build_app
 from geoclass.desk.desk import Desk
+from geoclass.desk.heads import fit, space_of
 from geoclass.desk.learner import Learner
 from geoclass.desk.opening import Wanted, opened
 from geoclass.desk.queue import UNKNOWN, disagreement_first, least_certain_first, margins, spread_first
@@ -45,6 +46,7 @@ from geoclass.outputs.vector import write_gpkg as write_map
 from geoclass.schemes import load_scheme
 from geoclass.service.settings import Settings
 from geoclass.train import train
+from geoclass.views import COPIED, TURNS, VIEWS
 
 GRID = TileGrid(pyproj.CRS("EPSG:26919"), 64, 1.0)
 TOKEN = "a-token-for-tests-only"
@@ -100,6 +102,22 @@ def test_a_spread_start_takes_one_tile_of_each_heap() -> None:
 
 
 # ---- the store
+
+
+def test_ten_labels_of_each_class_are_enough_for_a_head() -> None:
+    """Turns of a tile differ much along twenty directions. All tiles together tell them, a few labelled ones do not: a
+    head that takes them from these once more is right on 90 % of the others, without them or from copies alone on 20 %.
+    """
+    rng = np.random.default_rng(0)
+    classes = np.arange(700) % 7
+    own = rng.normal(0, 1, (7, 300))[classes] + rng.normal(0, 1.5, (700, 300))
+    turns = own[:, None] + rng.normal(0, 20, (700, TURNS, 20)) @ rng.normal(0, 1, (20, 300))
+    views = np.concatenate([turns, turns[:, COPIED]], axis=1) + rng.normal(0, 0.5, (700, VIEWS, 300))
+    points = space_of(views.astype(np.float32))
+    assert points.shape == (700, VIEWS, 300) and points.var(axis=(0, 1)).mean() == pytest.approx(1, abs=1e-3)
+    fitted = fit(points, np.arange(70), classes[:70], 7)
+    assert (fitted.probabilities(points).argmax(axis=1) == classes)[70:].mean() > 0.97
+    assert fitted.accuracy > 0.9
 
 
 def test_answers_are_kept_across_openings_and_never_changed(tmp_path: Path) -> None:

@@ -94,10 +94,9 @@ class Learner:
             self.done = done
 
         if self.model is None:
-            method = Method().settled(tiles.size_px)
-            # The last features alone: the desk's queue and its head were measured on these.
-            network = backbones.build(backbones.DEFAULT, classes=2, bands=tiles.bands)
-            norm, side = backbones.normalisation(backbones.DEFAULT, len(tiles.bands)), method.input_px
+            method = Method().settled(tiles.size_px)  # as `train` has it, which finds these features in the cache
+            network = backbones.build(method.backbone, classes=2, bands=tiles.bands)
+            norm, side = backbones.normalisation(method.backbone, len(tiles.bands)), method.input_px
         else:
             meta, network = self.model.meta, self.model.network()
             norm, side = backbones.Normalisation(meta.mean, meta.std), meta.input_px or meta.size_px
