@@ -112,8 +112,10 @@ def by_turns(
                 if any(journal.glob("part-*")):
                     began = perf_counter()
                     process.send_signal(signal.SIGSTOP)
-                    turns.append(turn())
-                    process.send_signal(signal.SIGCONT)
+                    try:
+                        turns.append(turn())
+                    finally:  # a stopped process never ends, and would be waited for
+                        process.send_signal(signal.SIGCONT)
                     stopped += perf_counter() - began
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
