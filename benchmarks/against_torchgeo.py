@@ -188,7 +188,7 @@ def main() -> None:
         print(f"TorchGeo cannot be loaded ({error}); see the beginning of {__file__}", file=sys.stderr)
         sys.exit(2)
     if options.int8:
-        settling.ROUNDED_FROM_SECONDS = 0.0
+        settling.QUICK_FROM_SECONDS = 0.0
     side, fine = max(2, round(options.tiles**0.5)), True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

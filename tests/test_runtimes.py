@@ -481,6 +481,96 @@ class TestRounded:
         again = open_runner(bundle, settled.choice, CPU, network=settled.network)
         assert torch.allclose(again(brightness.clone()), settled.runner(brightness.clone()), atol=1e-6)
 
+    def test_few_sides_do_where_it_is_sure(self, bundles, photographs):
+        bundle = bundles["default"]
+        quick, exact = (measuring.open_fp32(bundle, "openvino", 2) for _ in range(2))
+        brightness = seen(photographs, RGB8, CPU)
+        network = bundle.network()
+        with torch.inference_mode():
+            images = prepared(brightness.clone(), bundle.meta)
+            two = sum(network(view.contiguous()) for view in dihedral(images, 2)) / 2 / bundle.meta.temperature
+        margins, _ = cascade.first_two(two)
+        runner = Cascade(quick, exact, float(margins.median()), 2)
+        found, every = runner(brightness.clone()), exact(brightness.clone())
+        unsure = margins < margins.median()
+        assert torch.allclose(found[unsure], every[unsure], atol=1e-4)
+        assert torch.allclose(found[~unsure], two[~unsure], atol=1e-4)
+        assert (every - two)[~unsure].abs().max() > 0.01, "two sides must say something else"
+        # Without rounding, too, leaving two sides out moves the margins.
+        assert cascade.margin_for(quick, exact, images.numpy(), 2) > 0.01
+        assert cascade.margin_for(quick, exact, images.numpy()) == pytest.approx(0, abs=1e-4)
+        assert cascade.numbers_of_views(bundle) == [2, 4] and cascade.numbers_of_views(bundles["eight views"]) == [2, 8]
+        assert cascade.numbers_of_views(bundles["resnet18"]) == [1]
+        assert cascade.numbers_of_views(bundles["forest"]) == [4], "a forest's answers have no margin"
+
+    @pytest.fixture
+    def four_views(self, tmp_path) -> Workload:
+        return noise_workload(make_bundle(tmp_path / "m.pt", "resnet18", views=4))
+
+    def test_as_few_sides_as_hold(self, four_views, few, lenient, fresh_cache, monkeypatch):
+        monkeypatch.setattr(settling, "SELDOM", 1.0)
+        settled = settle(four_views, Wanted(precision="int8"))
+        assert (settled.runner.views, settled.choice.agreement.views) == (2, 2)
+        assert " int8 from 2 sides (" in settled.choice.words and "fp32 from all)" in settled.choice.words
+        brightness = four_views.see(four_views.sample(64))
+        again = open_runner(four_views.bundle, settled.choice, CPU, network=settled.network)
+        assert torch.allclose(again(brightness.clone()), settled.runner(brightness.clone()), atol=1e-6)
+        monkeypatch.setattr(guard, "objection", lambda found, slow: "no" if found.views == 2 else "")
+        settled = settle(four_views, Wanted(precision="int8"))
+        assert (settled.runner.views, settled.choice.agreement.views) == (4, 0)
+        assert (settled.choice.precision, settled.choice.note) == ("int8", "") and "sides" not in settled.choice.words
+
+    @pytest.fixture
+    def without_vnni(self, monkeypatch) -> None:
+        monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})
+        monkeypatch.setattr(cpu, "has", lambda features: False)
+        monkeypatch.setattr(guard, "LEAST_SPEEDUP", 0.0)
+
+    def test_auto_looks_from_few_sides_in_fp32_where_it_cannot_round(
+        self, four_views, few, lenient, fresh_cache, without_vnni
+    ):
+        settled = settle(four_views, Wanted())
+        assert settled.runner.quick is settled.runner.exact
+        assert (settled.choice.precision, settled.choice.agreement.views) == ("fp32", 2)
+        assert settled.choice.note == "not int8: this CPU has no VNNI, without which int8 is slower"
+        assert settled.choice.words.startswith("openvino fp32 from 2 sides (")
+        brightness = four_views.see(four_views.sample(64))
+        found = settled.runner(brightness.clone())
+        again = open_runner(four_views.bundle, settle(four_views, Wanted(), settled.choice).choice, CPU)
+        assert torch.allclose(again(brightness.clone()), found, atol=1e-6)
+        every = measuring.open_fp32(four_views.bundle, "openvino")(brightness)
+        assert 0 < (found != every).any(dim=1).float().mean() < 1
+        with pytest.raises(OutputError, match="interrupted run was begun with --runtime auto --precision auto; repeat"):
+            settle(four_views, Wanted(precision="fp32"), settled.choice)
+
+    def test_not_from_few_sides_where_that_does_not_hold(self, four_views, few, fresh_cache, without_vnni, monkeypatch):
+        monkeypatch.setattr(guard, "objection", lambda found, slow: f"{found.name} does not do")
+        settled = settle(four_views, Wanted())
+        assert isinstance(settled.runner, openvino_cpu.OpenvinoRunner) and not settled.choice.margin
+        assert "not fp32 from 2 sides: fp32 from 2 sides does not do" in settled.choice.note
+        assert settled.choice.agreement is None and settled.choice.serves(Wanted(precision="fp32"))
+        remote = settle(replace(four_views, remote=True, tiles=1_919), Wanted()).choice
+        assert remote.note == "fp32 from few sides was not tried: its sample would be fetched besides"
+
+    @pytest.mark.parametrize(("speedups", "views"), [((4.0, 3.0), 2), ((3.0, 4.0), 4)])
+    def test_more_sides_where_they_are_quicker(self, four_views, few, fresh_cache, monkeypatch, speedups, views):
+        """As they are where a network that saw few is often unsure."""
+        tried = []
+
+        def compared(workload, fp32, quick, tiles):
+            tried.append(quick.views)
+            again, speedup = (0.3, speedups[0]) if quick.views == 2 else (0.1, speedups[1])
+            return Agreement(
+                precision="int8", tiles=400, labels=1.0, mean_dp=0.0, speedup=speedup, asked_again=again, views=0
+            )
+
+        monkeypatch.setattr(settling, "_compared", compared)
+        assert settle(four_views, Wanted(precision="int8")).runner.views == views
+        assert tried == [2, 4]
+        monkeypatch.setattr(settling, "SELDOM", 0.3)
+        assert settle(four_views, Wanted(precision="int8")).runner.views == 2
+        assert tried == [2, 4, 2]
+
     def test_auto_takes_bf16_where_it_holds_else_int8(self, small, few, lenient, fresh_cache, monkeypatch):
         """The way is the same where the machine has no AMX, only slow."""
         monkeypatch.setattr(measuring, "remembered", lambda *_: {"torch": 2.0, "openvino": 1.0})

@@ -181,9 +181,10 @@ def viewed(image: Images, view: int) -> Images:
     return turned if view < 4 else turned[:, :, ::-1]
 
 
-def combined(found: Images, bundle: Bundle) -> torch.Tensor:
-    """Answers to N × views images, (N × views, K), averaged over views and divided by the temperature: (N, K)."""
-    views = bundle.meta.views
+def combined(found: Images, bundle: Bundle, views: int | None = None) -> torch.Tensor:
+    """Answers to N × views images, (N × views, K), averaged over views (all of the bundle's if None) and divided by the
+    temperature: (N, K)."""
+    views = views or bundle.meta.views
     return torch.from_numpy(found.reshape(-1, views, found.shape[1]).mean(axis=1) / np.float32(temperature(bundle)))
 
 

@@ -1,4 +1,4 @@
-"""The guard of networks that round: what they say of held-out tiles of the scene, against what fp32 says."""
+"""The guard of quick networks: what they say of held-out tiles of the scene, against what fp32 says from all sides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ most this much on average."""
 LEAST_SPEEDUP = 1.1
 
 MOST_ASKED_AGAIN = 0.5
-"""Where fp32 has to be asked about more of the tiles, rounding leaves too little between the network's classes."""
+"""Where fp32 has to be asked about more of the tiles, the quick network leaves too little between its classes."""
 
 Classifier = Callable[[Sequence[Pixels]], FloatArray]
 """Tiles (C, H, W) in stored numbers → probabilities (N, K)."""
@@ -57,7 +57,7 @@ def compare(precision: str, fp32: Classifier, quick: Classifier, tiles: Sequence
 
 def objection(found: Agreement, slow_too: bool) -> str:
     """Why a network must not be used, empty where it may. `slow_too`: whether being slow counts."""
-    name = found.precision
+    name = found.name
     if found.tiles < FEWEST:
         return f"only {found.tiles} tiles to compare {name} with fp32 on, {FEWEST} are needed"
     if found.labels < LEAST_AGREEMENT:

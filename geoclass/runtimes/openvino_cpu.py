@@ -80,10 +80,10 @@ class OpenvinoRunner:
         found = self.begin_images(prepared_parts(brightness, self.bundle.meta))
         return lambda: combined(found(), self.bundle)
 
-    def begin_images(self, images: Images) -> Callable[[], Images]:
-        """Give the streams every view of prepared images (N, C, side, side); what is returned waits for the answers
-        (N × views, K)."""
-        views = self.bundle.meta.views
+    def begin_images(self, images: Images, views: int | None = None) -> Callable[[], Images]:
+        """Give the streams the first `views` views, all of the bundle's if None, of prepared images (N, C, side, side);
+        what is returned waits for the answers (N × views, K)."""
+        views = views or self.bundle.meta.views
         found = np.empty((len(images) * views, self.outputs), np.float32)
         for places in request_places(len(found)):
             if not self.idle:

@@ -22,7 +22,7 @@ from ..sensors import Sensor
 from ..tones import Tone
 from . import cpu, guard, kept, measuring, openvino_cpu, quantised
 from .answers import Images, Runner, TorchRunner, give_back
-from .cascade import Cascade, margin_for
+from .cascade import Cascade, margin_for, numbers_of_views
 from .lanes import devices_of
 from .replayed import REPLAYED_FROM_TILES, Replayed
 from .sampling import sampled
@@ -32,9 +32,12 @@ MEASURED_FROM_TILES = 500
 """Below this many tiles a run does not pay for measuring and translating: some 5 s, while a tile gains 3 ms where the
 machine is idle, and 100 ms and more where other programs keep PyTorch's threads waiting for each other."""
 
-ROUNDED_FROM_SECONDS = 60.0
-"""Below this many seconds of fp32 a run does not pay for comparing a network that rounds (bf16 some 5 s, int8, which is
-calibrated first, 15 s; either gains half)."""
+QUICK_FROM_SECONDS = 60.0
+"""Below this many seconds of fp32 a run does not pay for comparing a quicker way (some 5 s; int8, which is calibrated
+first, 15 s)."""
+
+SELDOM = 0.2
+"""Where fp32 is asked again about more of the tiles, further views may leave fewer to ask about, and be quicker for that."""
 
 REMOTE_SAMPLES = 20
 """Over a network a run of fewer tiles than this many samples does not pay for fetching one besides."""
@@ -147,8 +150,8 @@ def settle(workload: Workload, wanted: Wanted, begun: Choice | None = None) -> S
         if not cpu.has(cpu.VNNI):
             settled = _noted(settled, "this CPU has no VNNI, without which int8 may be slower than fp32")
         return _first_that_holds(workload, settled, ["int8"], must_be_faster=False)
-    if wanted.precision == AUTO and seconds is not None and seconds * workload.tiles >= ROUNDED_FROM_SECONDS:
-        return _rounded_if_fit(workload, settled)
+    if wanted.precision == AUTO and seconds is not None and seconds * workload.tiles >= QUICK_FROM_SECONDS:
+        return _quicker_if_fit(workload, settled)
     return settled
 
 
@@ -207,23 +210,27 @@ def open_runner(
     if choice.runtime == "torch":
         return TorchRunner(bundle, device, choice.precision)
     require_installed(choice.runtime)
-    if choice.precision == "fp32":
-        return measuring.open_fp32(bundle, choice.runtime, threads)
+    if choice.runtime == "onnx":
+        return measuring.open_fp32(bundle, "onnx", threads)
     stored = network if choice.precision == "int8" else openvino_cpu.translated(bundle)
     assert stored is not None  # a choice of int8 comes with its network
     quick = openvino_cpu.OpenvinoRunner(bundle, stored, choice.precision, threads)
     if not choice.margin:
         return quick
-    return Cascade(
-        quick, openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads), choice.margin
-    )
+    exact = quick
+    if choice.precision != "fp32":
+        exact = openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads)
+    assert choice.agreement is not None  # a margin was found by comparing
+    return Cascade(quick, exact, choice.margin, choice.agreement.views)
 
 
 def _as_begun(workload: Workload, wanted: Wanted, begun: Choice) -> Settled:
     """The choice of an interrupted run, where it can be gone on with here."""
     if not begun.serves(wanted):
+        # fp32 from few sides is no answer to --precision fp32.
+        runtime, precision = begun.asked if begun.margin else (begun.runtime, begun.precision)
         raise OutputError(
-            f"the interrupted run was begun with --runtime {begun.runtime} --precision {begun.precision}; "
+            f"the interrupted run was begun with --runtime {runtime} --precision {precision}; "
             "repeat that command to finish it, or give --overwrite to start anew"
         )
     device = begun.device
@@ -276,8 +283,8 @@ def _opened(workload: Workload, runtime: str) -> Settled:
     return Settled(choice, open_runner(workload.bundle, choice, workload.device))
 
 
-def _rounded_if_fit(workload: Workload, settled: Settled) -> Settled:
-    """bf16 or int8 where this machine gains by it, as `auto` asks.
+def _quicker_if_fit(workload: Workload, settled: Settled) -> Settled:
+    """bf16, int8, or fp32 from few sides, where this machine gains by it, as `auto` asks.
 
     Where the processor has AMX, bf16 is about as fast as int8, moves answers less, and needs no calibration.
     """
@@ -291,11 +298,12 @@ def _rounded_if_fit(workload: Workload, settled: Settled) -> Settled:
         without = "int8 was not tried: pip install 'geoclass[int8]'"
     else:
         tried.append("int8")
+    if len(numbers_of_views(workload.bundle)) > 1:
+        tried.append("fp32")
     if tried and workload.remote and workload.tiles < REMOTE_SAMPLES * (quantised.CALIBRATION + guard.HELD_OUT):
-        name = tried[-1]
-        return _noted(
-            settled, f"{name} was not tried: its sample would be fetched besides; --precision {name} tries it"
-        )
+        name = next((name for name in ("int8", "bf16") if name in tried), "fp32 from few sides")
+        remedy = "" if name.startswith("fp32") else f"; --precision {name} tries it"
+        return _noted(settled, f"{name} was not tried: its sample would be fetched besides{remedy}")
     found = _first_that_holds(workload, settled, tried, must_be_faster=True)
     return _noted(found, without) if found.choice.precision == "fp32" else found
 
@@ -310,7 +318,8 @@ class _Sample:
 
 
 def _first_that_holds(workload: Workload, settled: Settled, precisions: Sequence[str], must_be_faster: bool) -> Settled:
-    """The network in the first of these precisions that holds against fp32, else `settled` with the reasons."""
+    """The network in the first of these precisions that holds against fp32 from all sides, else `settled` with the reasons.
+    Of fp32 it is the network from few sides."""
     if not precisions:
         return settled
     give_back()  # what measuring has left is as much as the sample takes
@@ -323,8 +332,8 @@ def _first_that_holds(workload: Workload, settled: Settled, precisions: Sequence
     sample = _Sample(quantised.calibration_images(workload.bundle, map(workload.see, parts), share), tiles[share:])
     del tiles  # as many megabytes as a block of tiles has
     for precision in precisions:
-        settled = (_int8 if precision == "int8" else _bf16)(workload, settled, sample, must_be_faster)
-        if settled.choice.precision == precision:
+        settled = _TRIALS[precision](workload, settled, sample, must_be_faster)
+        if settled.choice.precision != "fp32":
             break
     return settled
 
@@ -350,20 +359,41 @@ def _int8(workload: Workload, settled: Settled, sample: _Sample, must_be_faster:
     return replace(found, choice=found.choice.model_copy(update={"network": key}), network=stored)
 
 
+def _few_sides(workload: Workload, settled: Settled, sample: _Sample, must_be_faster: bool) -> Settled:
+    """The network in fp32 from few sides where that holds against all, else `settled` with the reason."""
+    assert isinstance(settled.runner, openvino_cpu.OpenvinoRunner)
+    return _if_it_holds(workload, settled, settled.runner, sample, must_be_faster)
+
+
+_TRIALS = {"bf16": _bf16, "int8": _int8, "fp32": _few_sides}
+
+
 def _if_it_holds(
     workload: Workload, settled: Settled, quick: openvino_cpu.OpenvinoRunner, sample: _Sample, must_be_faster: bool
 ) -> Settled:
-    """`quick`, which asks fp32 again where it is unsure, if it holds against fp32 on held-out tiles of the scene, else
-    `settled` with the reason."""
+    """`quick`, which asks fp32 again where it is unsure, in the number of views with which it is quickest of those that hold
+    against fp32 on held-out tiles of the scene; `settled` with the reason where none does."""
     exact = settled.runner
     assert isinstance(exact, openvino_cpu.OpenvinoRunner)
-    margin = margin_for(quick, exact, sample.images)
-    runner = Cascade(quick, exact, margin) if margin else quick
-    agreement = _compared(workload, exact, runner, sample.held_out)
-    choice = settled.choice.model_copy(update={"agreement": agreement})
-    if reason := guard.objection(agreement, must_be_faster):
-        return _noted(replace(settled, choice=choice), f"not {quick.precision}: {reason}")
-    return Settled(choice.model_copy(update={"precision": quick.precision, "margin": margin}), runner)
+    held: list[tuple[float, Settled]] = []
+    for views in numbers_of_views(workload.bundle):
+        if quick is exact and views == workload.bundle.meta.views:
+            break  # that is what there is to compare with
+        margin = margin_for(quick, exact, sample.images, views)
+        runner = Cascade(quick, exact, margin, views) if margin else quick
+        agreement = _compared(workload, exact, runner, sample.held_out)
+        reason = guard.objection(agreement, must_be_faster)
+        choice = settled.choice.model_copy(update={"agreement": agreement})
+        if not reason:
+            found = choice.model_copy(update={"precision": quick.precision, "margin": margin})
+            held.append((agreement.speedup, Settled(found, runner)))
+            if agreement.asked_again <= SELDOM:
+                break
+    if held:
+        return max(held, key=lambda one: one[0])[1]
+    if quick is not exact:
+        settled = replace(settled, choice=choice)
+    return _noted(settled, f"not {agreement.name}: {reason}")
 
 
 def _compared(workload: Workload, fp32: Runner, quick: Runner, tiles: list[Pixels]) -> Agreement:
@@ -375,8 +405,10 @@ def _compared(workload: Workload, fp32: Runner, quick: Runner, tiles: list[Pixel
         tiles,
         workload.batch_size,
     )
-    again = quick.share_asked_again if isinstance(quick, Cascade) else 0.0
-    return found.model_copy(update={"asked_again": again})
+    if isinstance(quick, Cascade):
+        views = quick.views if quick.views < workload.bundle.meta.views else 0
+        found = found.model_copy(update={"asked_again": quick.share_asked_again, "views": views})
+    return found
 
 
 def _noted(settled: Settled, note: str) -> Settled:

@@ -60,10 +60,11 @@ class Wanted:
 
 
 class Agreement(pydantic.BaseModel, frozen=True, extra="forbid"):
-    """How a network that rounds, to `precision`, compared with its fp32 one on held-out tiles of the scene.
+    """How a quick network, in `precision`, compared with its fp32 one from all sides on held-out tiles of the scene.
 
     labels: the share of `tiles` with the same class; mean_dp: the mean change of the probability of fp32's class;
-    speedup: how many times as fast; asked_again: the share that was classified again in fp32, see `cascade`.
+    speedup: how many times as fast; asked_again: the share that was classified again in fp32, and views: how many of the
+    bundle's the others were seen in, all if 0; see `cascade`.
     """
 
     precision: str
@@ -72,6 +73,12 @@ class Agreement(pydantic.BaseModel, frozen=True, extra="forbid"):
     mean_dp: float
     speedup: float
     asked_again: float = 0.0
+    views: int = 0
+
+    @property
+    def name(self) -> str:
+        """The quick network, for people."""
+        return f"{self.precision} from {self.views} sides" if self.views else self.precision
 
 
 class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
@@ -96,6 +103,8 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
         """Whether a run that was begun with this may be continued by a command that asks for `wanted`."""
         if self.asked == (wanted.runtime, wanted.precision):
             return True
+        if wanted.precision == "fp32" and self.margin:
+            return False  # fp32 that is asked for looks from all sides
         return wanted.runtime in (AUTO, self.runtime) and wanted.precision in (AUTO, self.precision)
 
     @property
@@ -103,9 +112,10 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
         """One line for people."""
         said = f"{self.runtime} {self.precision}"
         if self.agreement is not None and self.precision == self.agreement.precision:
-            said += (
-                f" ({self.agreement.labels:.1%} of {self.agreement.tiles} held-out tiles have fp32's class, "
-                f"mean |dp| {self.agreement.mean_dp:.4f}; {self.agreement.asked_again:.1%} were asked again in fp32)"
+            again = "in fp32 from all" if self.agreement.views else "in fp32"
+            said = (
+                f"{self.runtime} {self.agreement.name} ({self.agreement.labels:.1%} of {self.agreement.tiles} held-out tiles have fp32's class, "
+                f"mean |dp| {self.agreement.mean_dp:.4f}; {self.agreement.asked_again:.1%} were asked again {again})"
             )
         return f"{said}; {self.note}" if self.note else said
 
