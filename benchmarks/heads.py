@@ -26,7 +26,8 @@ from geoclass.learning.features import extract_features
 from geoclass.learning.finetune import Recipe
 from geoclass.learning.heads import Labelled, fit_head
 from geoclass.predict import brightness_of
-from geoclass.runtimes.answers import keep_large_buffers, resampled
+from geoclass.runtimes.answers import keep_large_buffers
+from geoclass.runtimes.shrinking import resampled
 from geoclass.train import Method, train
 from geoclass.views import dihedral
 

@@ -209,9 +209,19 @@ class Predictor:
 
     def _seen(self, tiles: Sequence[torch.Tensor], thumbnails: list[torch.Tensor]) -> torch.Tensor:
         """Brightness (N, C, H, W) as the network is shown it; what it looks like is added to the thumbnails."""
-        brightness = scaled(stacked(tiles).to(self.device), self.sensor)
+        stored = stacked(tiles).to(self.device)
+        brightness = stored if self._is_brightness(stored) else scaled(stored, self.sensor)
         thumbnails.append(self.lane.fetch(self._thumbnails(brightness)))
         return brightness if self.curves is None else toned(brightness, self.curves)
+
+    def _is_brightness(self, stored: torch.Tensor) -> bool:
+        """Whether stored numbers can be shown to the network as they are: on a CPU that is quicker than as float32."""
+        return (
+            self.device.type == "cpu"
+            and stored.dtype == torch.uint8
+            and self.curves is None
+            and self.sensor.scale.affine() == (1.0, 0.0)
+        )
 
     def _readable(self, answers: torch.Tensor) -> torch.Tensor:
         """Answers as probabilities, or as the forest reads them."""
@@ -220,7 +230,8 @@ class Predictor:
     def _thumbnails(self, brightness: torch.Tensor) -> torch.Tensor:
         # Every step-th pixel will do for a picture this small, and costs a fraction.
         step = max(1, min(4, brightness.shape[-1] // (2 * self.thumbnail_px)))
-        small = torch.nn.functional.adaptive_avg_pool2d(brightness[:, self.rgb, ::step, ::step], self.thumbnail_px)
+        few = brightness[:, self.rgb, ::step, ::step].float()
+        small = torch.nn.functional.adaptive_avg_pool2d(few, self.thumbnail_px)
         return small.round_().to(torch.uint8).permute(0, 2, 3, 1)
 
     def _no_thumbnails(self) -> ByteArray:

@@ -17,7 +17,7 @@ from geoclass.files import cache_folder
 from geoclass.learning import features
 from geoclass.learning.features import FeatureCache, extract_features
 from geoclass.learning.frozen import FrozenNetwork
-from geoclass.runtimes.answers import resampled
+from geoclass.runtimes.shrinking import resampled
 from geoclass.views import VIEWS, views_of
 
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ ORDER = [
     "datasets.reference", "datasets.splits", "datasets.duplicates", "datasets.store", "datasets.corrections",
     "datasets.sources", "datasets.images", "datasets.candidates", "datasets.cutting", "datasets.folders", "datasets.making",
     "stages", "backbones", "bundle", "history.record", "history.tracking", "history.runs", "history.registry",
-    "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.answers", "runtimes.lanes", "runtimes.replayed",
+    "plan", "forest", "views", "runtimes.wanted", "runtimes.cpu", "runtimes.shrinking", "runtimes.answers", "runtimes.lanes", "runtimes.replayed",
     "runtimes.kept",
     "runtimes.openvino_cpu", "runtimes.cascade", "runtimes.onnx_cpu", "runtimes.quantised", "runtimes.guard", "runtimes.measuring", "runtimes.sampling",
     "predict", "export", "journal", "runtimes.settling", "learning.frozen", "cluster.worker", "cluster.crew", "cluster.dispatch",

@@ -31,9 +31,10 @@ from geoclass.journal import Journal
 from geoclass.predict import Predictor, seen
 from geoclass.results import read_result
 from geoclass.runtimes import cascade, cpu, guard, kept, measuring, openvino_cpu, quantised, settling, wanted
-from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, resampled, viewed
+from geoclass.runtimes.answers import IMAGES_AT_ONCE, TorchRunner, prepared, requests, viewed
 from geoclass.runtimes.cascade import Cascade, first_two
 from geoclass.runtimes.settling import Workload, device_for, open_runner, settle
+from geoclass.runtimes.shrinking import resampled
 from geoclass.runtimes.wanted import Agreement, Choice, Wanted
 from geoclass.schemes import load_scheme
 from geoclass.sensors import load_sensor
@@ -168,6 +169,21 @@ class TestEqualAnswers:
         assert found.shape == wanted.shape and found.is_contiguous()
         assert (found - wanted).abs().max() < 2e-4, "less than a millionth of the brightest"
         assert torch.equal(resampled(brightness[:1], side), found[:1]), "a tile is the same in any batch"
+
+    @given(st.integers(1, 3), st.integers(1, 4), st.integers(2, 40), st.integers(0, 2**32 - 1))
+    def test_halved_in_whole_numbers(self, tiles, bands, side, seed):
+        random = np.random.default_rng(seed)
+        levels = torch.from_numpy(
+            random.choice([0, 1, 128, 254, 255], (tiles, 2 * side, 2 * side, bands)).astype(np.uint8)
+        )
+        levels = levels.permute(0, 3, 1, 2)  # as they may lie in a block
+        wanted, found = resampled(levels.float(), side), resampled(levels, side)
+        assert found.dtype == torch.float32 and found.is_contiguous()
+        assert torch.equal(found[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1])
+        assert (found - wanted).abs().max() < 1e-4
+        assert torch.equal(resampled(levels[:1], side), found[:1]), "a tile is the same in any batch"
+        odd = 2 * side - 1
+        assert torch.equal(resampled(levels, odd), resampled(levels.float(), odd))
 
     @pytest.mark.parametrize(("tiles", "views"), [(1, 1), (3, 4), (5, 8), (7, 3)])
     def test_requests_hold_every_view_once(self, tiles, views):

@@ -22,7 +22,8 @@ from ..datasets.tileset import TileSet
 from ..errors import BundleError, GeoclassError
 from ..files import replacing
 from ..predict import brightness_of
-from ..runtimes.answers import keep_large_buffers, resampled
+from ..runtimes.answers import keep_large_buffers
+from ..runtimes.shrinking import resampled
 from ..stages import INNER, Stages
 from .augment import Augmentation, augmented
 from .heads import NEVER, start_layer

@@ -13,7 +13,8 @@ from .. import backbones
 from ..datasets.pictures import Picture
 from ..errors import GeoclassError
 from ..predict import brightness_of
-from ..runtimes.answers import keep_large_buffers, resampled
+from ..runtimes.answers import keep_large_buffers
+from ..runtimes.shrinking import resampled
 from ..sensors import Sensor
 from ..views import VIEWS, views_of
 

@@ -17,6 +17,7 @@ from torch import nn
 from .. import backbones
 from ..bundle import Bundle, BundleMeta
 from ..views import dihedral
+from .shrinking import resampled
 
 Images = npt.NDArray[np.float32]
 
@@ -26,16 +27,13 @@ IMAGES_AT_ONCE = 4
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Names of glibc's malloc.h."""
 
-HALVED_AT_ONCE = 2
-"""Tiles that are halved together: little enough to stay in a core's cache."""
-
 AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class Runner(Protocol):
-    """A bundle's network made ready: brightness (N, bands, H, W) in 0–255, float32, on the runner's device → answers.
+    """A bundle's network made ready: brightness (N, bands, H, W) in 0–255 on the runner's device → answers.
 
-    The answers (N, K) are float32 logits divided by the bundle's temperature, or (N, P) what its forest reads; averaged
+    Brightness is float32, or on a CPU uint8, where it is what is stored.     The answers (N, K) are float32 logits divided by the bundle's temperature, or (N, P) what its forest reads; averaged
     over its views. The brightness given may be overwritten. In fp32 all runners agree within 1e-4.
     """
 
@@ -120,36 +118,6 @@ def prepared(brightness: torch.Tensor, meta: BundleMeta) -> torch.Tensor:
     for band, (mean, std) in enumerate(zip(meta.mean, meta.std, strict=True)):
         images[:, band].sub_(mean).div_(std)
     return images
-
-
-def resampled(tiles: torch.Tensor, side_px: int) -> torch.Tensor:
-    """Tiles (N, C, H, W) as (N, C, side, side), averaged where they shrink."""
-    if tiles.shape[-1] == side_px and tiles.shape[-2] == side_px:
-        return tiles
-    if tiles.device.type == "cpu" and tiles.shape[-1] == tiles.shape[-2] == 2 * side_px >= 4:
-        return torch.cat([halved(some) for some in torch.split(tiles, HALVED_AT_ONCE)])
-    return nn.functional.interpolate(tiles, size=(side_px, side_px), mode="bilinear", antialias=True)
-
-
-def halved(tiles: torch.Tensor) -> torch.Tensor:
-    """Tiles (N, C, H, W) of even sides, 4 and more, at half their size.
-
-    As by torch's antialiased bilinear interpolation, whose weights are 1 : 3 : 3 : 1 then, but by whole lines and columns, in
-    two fifths of the time on a CPU.
-    """
-    lines = _joined(tiles[:, :, 0::2], tiles[:, :, 1::2], 2)
-    return _joined(lines[..., 0::2].contiguous(), lines[..., 1::2].contiguous(), 3)
-
-
-def _joined(first: torch.Tensor, second: torch.Tensor, dim: int) -> torch.Tensor:
-    """The first and the second of every two lines as one line, to which the nearest of both neighbours are added."""
-    found = (first + second).mul_(0.375)
-    last = first.shape[dim] - 1
-    found.narrow(dim, 1, last).add_(second.narrow(dim, 0, last), alpha=0.125)
-    found.narrow(dim, 0, last).add_(first.narrow(dim, 1, last), alpha=0.125)
-    for edge in (0, last):
-        found.select(dim, edge).mul_(8 / 7)  # one of the four would lie outside
-    return found
 
 
 def requests(images: Images, views: int) -> Iterator[tuple[slice, Images]]:
