@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -171,6 +171,7 @@ strata_cases = st.integers(1, 6).flatmap(
 
 
 @given(st.sampled_from(ALLOCATIONS), strata_cases)
+@example("neyman", ([5000], [1.0], [5e-324], 100, 2))
 @settings(max_examples=150, deadline=None)
 def test_allocation_adds_up_within_bounds(kind, case):
     tiles, weights, spread, total, least = (np.asarray(part) for part in case)

@@ -58,7 +58,7 @@ def _share_out(total: int, sizes: Doubles, floor: Ints, ceiling: Ints) -> Ints:
     """`total` whole tiles in proportion to `sizes`, none below `floor` or above `ceiling`: clip(λ·size), λ bisected."""
     low, high = 0.0, 1.0
     # A stratum of size 0 takes what the others cannot.
-    sizes = np.maximum(sizes, sizes.max() * 1e-9)
+    sizes = np.maximum(sizes / sizes.max(), 1e-9)
     while np.clip(high * sizes, floor, ceiling).sum() < total:
         high *= 2
     for _ in range(200):
