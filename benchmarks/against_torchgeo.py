@@ -113,7 +113,8 @@ def by_geoclass(scene: Path, model: Path, runtime: str, precision: str, side: in
     labels = result.labels
     at = np.full((side, side), -1)
     at[ROW - 1 - labels.rows, labels.columns - COLUMN] = labels.probabilities.argmax(axis=1)
-    into.note = f"{labels.info['runtime']} {labels.info['precision']}; {labels.info['runtime_note']}".rstrip("; ")
+    way = f"{labels.info['runtime']} {labels.info['precision']} from {labels.info['quick_views'] or 'all'} sides"
+    into.note = f"{way}; {labels.info['runtime_note']}".rstrip("; ")
     keep_quickest(into, end - start, end - began[0][0], processor - began[0][1], at)
 
 

@@ -167,7 +167,7 @@ def main() -> None:
             rate = len(labels) / seconds
             print(
                 f"{way:<8}{reference:>9.1f}{rate:>9.1f}{rate / reference:>7.2f}{seconds:>9.1f}{peak:>9.0f}{right:>8.3f}{alike:>10.4f}"
-                f"   {labels.info['runtime']} {labels.info['precision']} {labels.info['runtime_note']}"
+                f"   {labels.info['runtime']} {labels.info['precision']} from {labels.info['quick_views'] or 'all'} sides {labels.info['runtime_note']}"
             )
 
 

@@ -13,7 +13,7 @@ each, in the same process; the quickest round counts, in processor and in wall t
     reader     geoclass's blocks, read ahead and cut into tiles with their valid fractions
     null       `classify` down to its result in memory, the picture of the map included, with a model that says the same of
                each tile without looking at it
-    shown      the same with a network that says the same of each tile: brightness and thumbnails are made
+    shown      the same with a network that says the same of each tile: it is shown tiles, and thumbnails are made
 """
 
 import argparse

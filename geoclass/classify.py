@@ -407,6 +407,7 @@ def _info(plan: Plan, choice: Choice, left_out: int) -> dict[str, Any]:
         "backbone": plan.bundle.meta.backbone,
         "runtime": choice.runtime,
         "precision": choice.precision,
+        "quick_views": choice.views,
         "runtime_note": choice.note,
         "agreement_with_fp32": choice.agreement.model_dump() if choice.agreement else None,
         "grid": plan.grid.prefix,

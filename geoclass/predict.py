@@ -25,8 +25,8 @@ from .tones import Tone
 DEFAULT_BATCH = {"cpu": 32, "cuda": 256}
 SHOWN_AT_ONCE = 64
 SEEN_AT_ONCE = 8
-"""Tiles that become float32 together for a runner that takes a batch in parts: as quick as a whole batch, and a quarter
-of its memory."""
+"""Tiles that are made ready together for a runner that takes a batch in parts: as quick as a whole batch, and where they
+become float32 a quarter of its memory."""
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,18 @@ class TestEqualAnswers:
         odd = 2 * side - 1
         assert torch.equal(resampled(levels, odd), resampled(levels.float(), odd))
 
+    @pytest.mark.parametrize("sensor", ["rgb8", "sentinel2-l1c"])
+    def test_stored_numbers_of_8_bit_are_shown_as_the_sensor_says(self, bundles, photographs, sensor):
+        """As they are where they are brightness; scaled where they are not."""
+        bundle, sensor = bundles["default"], load_sensor(sensor)
+        runner = TorchRunner(bundle, CPU)
+        found = Predictor(bundle, sensor, device=CPU, runner=runner)(photographs[:4])
+        brightness = seen(photographs[:4], sensor, CPU)
+        assert brightness.dtype == torch.float32
+        assert np.allclose(found.probabilities, runner(brightness.clone()).softmax(1).numpy(), atol=1e-5)
+        small = torch.nn.functional.adaptive_avg_pool2d(brightness[:, :, ::4, ::4], 8).round().permute(0, 2, 3, 1)
+        assert np.array_equal(found.thumbnails, small.to(torch.uint8).numpy())
+
     @pytest.mark.parametrize(("tiles", "views"), [(1, 1), (3, 4), (5, 8), (7, 3)])
     def test_requests_hold_every_view_once(self, tiles, views):
         images = np.random.default_rng(0).random((tiles, 2, 5, 5), np.float32)
@@ -489,7 +501,7 @@ class TestRounded:
             assert torch.allclose(found[~unsure], rounded[~unsure], atol=1e-5)
         # A margin covers what rounding does to nearly all margins, so that hardly a label beyond it can change.
         images = prepared(brightness.clone(), bundle.meta).numpy()
-        margin = cascade.margin_for(quick, exact, images)
+        margin = cascade.margin_for(quick, cascade.answers_of(exact, images), images)
         pair = right.gather(1, cascade.first_two(rounded)[1])
         moved = (cascade.first_two(rounded)[0] - (pair[:, 0] - pair[:, 1])).abs()
         assert (moved <= margin).float().mean() == pytest.approx(cascade.COVERED, abs=0.03)
@@ -513,11 +525,26 @@ class TestRounded:
         assert torch.allclose(found[~unsure], two[~unsure], atol=1e-4)
         assert (every - two)[~unsure].abs().max() > 0.01, "two sides must say something else"
         # Without rounding, too, leaving two sides out moves the margins.
-        assert cascade.margin_for(quick, exact, images.numpy(), 2) > 0.01
-        assert cascade.margin_for(quick, exact, images.numpy()) == pytest.approx(0, abs=1e-4)
+        right = cascade.answers_of(exact, images.numpy())
+        assert cascade.margin_for(quick, right, images.numpy(), 2) > 0.01
+        assert cascade.margin_for(quick, right, images.numpy()) == pytest.approx(0, abs=1e-4)
         assert cascade.numbers_of_views(bundle) == [2, 4] and cascade.numbers_of_views(bundles["eight views"]) == [2, 8]
         assert cascade.numbers_of_views(bundles["resnet18"]) == [1]
         assert cascade.numbers_of_views(bundles["forest"]) == [4], "a forest's answers have no margin"
+
+    def test_of_one_network_in_two_batches(self, bundles, photographs):
+        """What is asked again waits in line behind the next batch, whichever is waited for first."""
+        exact = measuring.open_fp32(bundles["default"], "openvino", 2)
+        brightness = seen(photographs, RGB8, CPU)
+        margins, _ = cascade.first_two(
+            cascade.answers_of(exact, prepared(brightness.clone(), exact.bundle.meta).numpy(), 2)
+        )
+        runner = Cascade(exact, exact, float(margins.median()), 2)
+        wanted = runner(brightness.clone())
+        for order in ((0, 1), (1, 0)):
+            pending = [runner.begin([brightness[:10].clone()]), runner.begin([brightness[10:].clone()])]
+            found = {number: pending[number]() for number in order}
+            assert torch.allclose(torch.cat([found[0], found[1]]), wanted, atol=1e-5)
 
     @pytest.fixture
     def four_views(self, tmp_path) -> Workload:
@@ -526,15 +553,19 @@ class TestRounded:
     def test_as_few_sides_as_hold(self, four_views, few, lenient, fresh_cache, monkeypatch):
         monkeypatch.setattr(settling, "SELDOM", 1.0)
         settled = settle(four_views, Wanted(precision="int8"))
-        assert (settled.runner.views, settled.choice.agreement.views) == (2, 2)
+        assert (settled.runner.views, settled.choice.views, settled.choice.agreement.views) == (2, 2, 2)
         assert " int8 from 2 sides (" in settled.choice.words and "fp32 from all)" in settled.choice.words
         brightness = four_views.see(four_views.sample(64))
         again = open_runner(four_views.bundle, settled.choice, CPU, network=settled.network)
         assert torch.allclose(again(brightness.clone()), settled.runner(brightness.clone()), atol=1e-6)
         monkeypatch.setattr(guard, "objection", lambda found, slow: "no" if found.views == 2 else "")
         settled = settle(four_views, Wanted(precision="int8"))
-        assert (settled.runner.views, settled.choice.agreement.views) == (4, 0)
+        assert (settled.runner.views, settled.choice.views, settled.choice.agreement.views) == (4, 0, 0)
         assert (settled.choice.precision, settled.choice.note) == ("int8", "") and "sides" not in settled.choice.words
+        monkeypatch.setattr(guard, "objection", lambda found, slow: "no")
+        settled = settle(four_views, Wanted(precision="int8"))
+        assert (settled.choice.precision, settled.choice.note) == ("fp32", "not int8 from 2 sides: no; not int8: no")
+        assert not settled.choice.views and isinstance(settled.runner, openvino_cpu.OpenvinoRunner)
 
     @pytest.fixture
     def without_vnni(self, monkeypatch) -> None:
@@ -565,8 +596,12 @@ class TestRounded:
         assert isinstance(settled.runner, openvino_cpu.OpenvinoRunner) and not settled.choice.margin
         assert "not fp32 from 2 sides: fp32 from 2 sides does not do" in settled.choice.note
         assert settled.choice.agreement is None and settled.choice.serves(Wanted(precision="fp32"))
-        remote = settle(replace(four_views, remote=True, tiles=1_919), Wanted()).choice
-        assert remote.note == "fp32 from few sides was not tried: its sample would be fetched besides"
+        small = settle(replace(four_views, sample=lambda count: four_views.sample(50)), Wanted()).choice
+        assert small.note.startswith("not fp32 from few sides: only 50 tiles to make and compare it with, 60 are")
+        remote = settle(replace(four_views, remote=True), Wanted()).choice
+        assert remote.note == "not int8: this CPU has no VNNI, without which int8 is slower", (
+            "nothing is fetched for it"
+        )
 
     @pytest.mark.parametrize(("speedups", "views"), [((4.0, 3.0), 2), ((3.0, 4.0), 4)])
     def test_more_sides_where_they_are_quicker(self, four_views, few, fresh_cache, monkeypatch, speedups, views):
@@ -581,8 +616,11 @@ class TestRounded:
             )
 
         monkeypatch.setattr(settling, "_compared", compared)
-        assert settle(four_views, Wanted(precision="int8")).runner.views == views
+        settled = settle(four_views, Wanted(precision="int8"))
+        assert settled.runner.views == views
         assert tried == [2, 4]
+        again = open_runner(four_views.bundle, settled.choice, CPU, network=settled.network)
+        assert (again.views, again.margin) == (views, settled.runner.margin)
         monkeypatch.setattr(settling, "SELDOM", 0.3)
         assert settle(four_views, Wanted(precision="int8")).runner.views == 2
         assert tried == [2, 4, 2]

@@ -69,7 +69,7 @@ runtime_options = all_of(
         type=click.Choice(["auto", "fp32", "bf16", "fp16", "int8"]),
         default="auto",
         show_default=True,
-        help="Numbers the network computes with; auto takes less than fp32 only where that is faster and agrees with it.",
+        help="Numbers the network computes with; auto takes less than fp32, or looks at tiles from fewer sides, only where that is faster and agrees with it.",
     ),
 )
 

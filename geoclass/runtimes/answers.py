@@ -33,8 +33,9 @@ AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 class Runner(Protocol):
     """A bundle's network made ready: brightness (N, bands, H, W) in 0–255 on the runner's device → answers.
 
-    Brightness is float32, or on a CPU uint8, where it is what is stored.     The answers (N, K) are float32 logits divided by the bundle's temperature, or (N, P) what its forest reads; averaged
-    over its views. The brightness given may be overwritten. In fp32 all runners agree within 1e-4.
+    Brightness is float32; on a CPU also uint8, where stored numbers are brightness as they are. It may be overwritten. The
+    answers (N, K) are float32 logits divided by the bundle's temperature, or (N, P) what its forest reads; averaged over
+    its views. In fp32 all runners agree within 1e-4.
     """
 
     runtime: str
@@ -149,8 +150,8 @@ def viewed(image: Images, view: int) -> Images:
     return turned if view < 4 else turned[:, :, ::-1]
 
 
-def combined(found: Images, bundle: Bundle, views: int | None = None) -> torch.Tensor:
-    """Answers to N × views images, (N × views, K), averaged over views (all of the bundle's if None) and divided by the
+def combined(found: Images, bundle: Bundle, views: int = 0) -> torch.Tensor:
+    """Answers to N × views images, (N × views, K), averaged over views (all of the bundle's if 0) and divided by the
     temperature: (N, K)."""
     views = views or bundle.meta.views
     return torch.from_numpy(found.reshape(-1, views, found.shape[1]).mean(axis=1) / np.float32(temperature(bundle)))

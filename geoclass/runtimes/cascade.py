@@ -29,12 +29,12 @@ class Cascade:
     """A runner: answers of `quick`, and of `exact` for tiles whose first two classes are less than `margin` apart.
 
     margin: difference of logits divided by the temperature, the logarithm of the two probabilities' ratio; views: `quick`
-    looks at the first so many of the bundle's, all if None.
+    looks at the first so many of the bundle's, at all if 0. `quick` may be `exact`, which then looks twice.
     """
 
     runtime = "openvino"
 
-    def __init__(self, quick: OpenvinoRunner, exact: OpenvinoRunner, margin: float, views: int | None = None) -> None:
+    def __init__(self, quick: OpenvinoRunner, exact: OpenvinoRunner, margin: float, views: int = 0) -> None:
         self.quick, self.exact, self.margin = quick, exact, margin
         self.precision = quick.precision
         self.bundle = quick.bundle
@@ -56,7 +56,7 @@ class Cascade:
             self.tiles += len(images)
             self.asked_again += int(unsure.sum())
             if unsure.any():
-                found[unsure] = _answers(self.exact, images[unsure.numpy()])
+                found[unsure] = answers_of(self.exact, images[unsure.numpy()])
             return found
 
         return answers
@@ -74,14 +74,16 @@ def numbers_of_views(bundle: Bundle) -> list[int]:
     return [QUICK_VIEWS, every] if every > QUICK_VIEWS and bundle.forest is None else [every]
 
 
-def margin_for(quick: OpenvinoRunner, exact: OpenvinoRunner, images: Images, views: int | None = None) -> float:
+def margin_for(quick: OpenvinoRunner, right: torch.Tensor, images: Images, views: int = 0) -> float:
     """The margin, see `Cascade`, by less than which `quick` with so many views moves the first two classes of COVERED of
-    the prepared images (N, C, side, side) towards or away from each other; 0 where the answers are no logits, but what a
-    forest reads."""
+    the prepared images (N, C, side, side) towards or away from each other.
+
+    right: what the exact network answers to them, from all sides (N, K). 0 where answers are no logits, but what a forest
+    reads. The images may be turned: it is much the same whichever two sides are seen first.
+    """
     if quick.bundle.forest is not None:
         return 0.0
-    rounded, right = _answers(quick, images, views), _answers(exact, images)
-    margins, pairs = first_two(rounded)
+    margins, pairs = first_two(answers_of(quick, images, views))
     pair = right.gather(1, pairs)
     return float(np.quantile((margins - (pair[:, 0] - pair[:, 1])).abs().numpy(), COVERED))
 
@@ -92,5 +94,6 @@ def first_two(answers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return found.values[:, 0] - found.values[:, 1], found.indices
 
 
-def _answers(runner: OpenvinoRunner, images: Images, views: int | None = None) -> torch.Tensor:
+def answers_of(runner: OpenvinoRunner, images: Images, views: int = 0) -> torch.Tensor:
+    """A runner's answers (N, K) to prepared images (N, C, side, side), from the first `views` sides, all if 0."""
     return combined(runner.begin_images(images, views)(), runner.bundle, views)

@@ -80,8 +80,8 @@ class OpenvinoRunner:
         found = self.begin_images(prepared_parts(brightness, self.bundle.meta))
         return lambda: combined(found(), self.bundle)
 
-    def begin_images(self, images: Images, views: int | None = None) -> Callable[[], Images]:
-        """Give the streams the first `views` views, all of the bundle's if None, of prepared images (N, C, side, side);
+    def begin_images(self, images: Images, views: int = 0) -> Callable[[], Images]:
+        """Give the streams the first `views` views, all of the bundle's if 0, of prepared images (N, C, side, side);
         what is returned waits for the answers (N × views, K)."""
         views = views or self.bundle.meta.views
         found = np.empty((len(images) * views, self.outputs), np.float32)

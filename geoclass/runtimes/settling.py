@@ -22,7 +22,7 @@ from ..sensors import Sensor
 from ..tones import Tone
 from . import cpu, guard, kept, measuring, openvino_cpu, quantised
 from .answers import Images, Runner, TorchRunner, give_back
-from .cascade import Cascade, margin_for, numbers_of_views
+from .cascade import Cascade, answers_of, margin_for, numbers_of_views
 from .lanes import devices_of
 from .replayed import REPLAYED_FROM_TILES, Replayed
 from .sampling import sampled
@@ -38,6 +38,8 @@ first, 15 s)."""
 
 SELDOM = 0.2
 """Where fp32 is asked again about more of the tiles, further views may leave fewer to ask about, and be quicker for that."""
+
+FEW_SIDES = "fp32 from few sides"
 
 REMOTE_SAMPLES = 20
 """Over a network a run of fewer tiles than this many samples does not pay for fetching one besides."""
@@ -215,20 +217,19 @@ def open_runner(
     stored = network if choice.precision == "int8" else openvino_cpu.translated(bundle)
     assert stored is not None  # a choice of int8 comes with its network
     quick = openvino_cpu.OpenvinoRunner(bundle, stored, choice.precision, threads)
-    if not choice.margin:
+    if not choice.margin and not choice.views:
         return quick
     exact = quick
     if choice.precision != "fp32":
         exact = openvino_cpu.OpenvinoRunner(bundle, openvino_cpu.translated(bundle), "fp32", threads)
-    assert choice.agreement is not None  # a margin was found by comparing
-    return Cascade(quick, exact, choice.margin, choice.agreement.views)
+    return Cascade(quick, exact, choice.margin, choice.views)
 
 
 def _as_begun(workload: Workload, wanted: Wanted, begun: Choice) -> Settled:
     """The choice of an interrupted run, where it can be gone on with here."""
     if not begun.serves(wanted):
         # fp32 from few sides is no answer to --precision fp32.
-        runtime, precision = begun.asked if begun.margin else (begun.runtime, begun.precision)
+        runtime, precision = begun.asked if begun.views else (begun.runtime, begun.precision)
         raise OutputError(
             f"the interrupted run was begun with --runtime {runtime} --precision {precision}; "
             "repeat that command to finish it, or give --overwrite to start anew"
@@ -298,41 +299,41 @@ def _quicker_if_fit(workload: Workload, settled: Settled) -> Settled:
         without = "int8 was not tried: pip install 'geoclass[int8]'"
     else:
         tried.append("int8")
-    if len(numbers_of_views(workload.bundle)) > 1:
-        tried.append("fp32")
     if tried and workload.remote and workload.tiles < REMOTE_SAMPLES * (quantised.CALIBRATION + guard.HELD_OUT):
-        name = next((name for name in ("int8", "bf16") if name in tried), "fp32 from few sides")
-        remedy = "" if name.startswith("fp32") else f"; --precision {name} tries it"
-        return _noted(settled, f"{name} was not tried: its sample would be fetched besides{remedy}")
+        name = tried[-1]
+        return _noted(
+            settled, f"{name} was not tried: its sample would be fetched besides; --precision {name} tries it"
+        )
+    if len(numbers_of_views(workload.bundle)) > 1 and not workload.remote:
+        tried.append(FEW_SIDES)
     found = _first_that_holds(workload, settled, tried, must_be_faster=True)
     return _noted(found, without) if found.choice.precision == "fp32" else found
 
 
 @dataclass(frozen=True)
 class _Sample:
-    """Tiles of the scene: prepared images (N, C, side, side) to make a network that rounds with, and tiles (C, H, W) in
-    stored numbers to compare it with fp32 on."""
+    """Tiles of the scene: prepared images (N, C, side, side) to make a quick network and to find its margin with, and tiles
+    (C, H, W) in stored numbers to compare it with fp32 on."""
 
     images: Images
     held_out: list[Pixels]
 
 
-def _first_that_holds(workload: Workload, settled: Settled, precisions: Sequence[str], must_be_faster: bool) -> Settled:
-    """The network in the first of these precisions that holds against fp32 from all sides, else `settled` with the reasons.
-    Of fp32 it is the network from few sides."""
-    if not precisions:
+def _first_that_holds(workload: Workload, settled: Settled, ways: Sequence[str], must_be_faster: bool) -> Settled:
+    """The first of these quick networks that holds against fp32 from all sides, else `settled` with the reasons."""
+    if not ways:
         return settled
     give_back()  # what measuring has left is as much as the sample takes
     tiles = workload.sample(quantised.CALIBRATION + guard.HELD_OUT)
     if len(tiles) < 2 * guard.FEWEST:
         few = f"only {len(tiles)} tiles to make and compare it with, {2 * guard.FEWEST} are needed"
-        return _noted(settled, f"not {precisions[-1]}: {few}")
+        return _noted(settled, f"not {ways[-1]}: {few}")
     share = min(quantised.CALIBRATION, len(tiles) - guard.FEWEST)
     parts = (tiles[at : min(share, at + SEEN_AT_ONCE)] for at in range(0, share, SEEN_AT_ONCE))
     sample = _Sample(quantised.calibration_images(workload.bundle, map(workload.see, parts), share), tiles[share:])
     del tiles  # as many megabytes as a block of tiles has
-    for precision in precisions:
-        settled = _TRIALS[precision](workload, settled, sample, must_be_faster)
+    for way in ways:
+        settled = _TRIALS[way](workload, settled, sample, must_be_faster)
         if settled.choice.precision != "fp32":
             break
     return settled
@@ -365,7 +366,7 @@ def _few_sides(workload: Workload, settled: Settled, sample: _Sample, must_be_fa
     return _if_it_holds(workload, settled, settled.runner, sample, must_be_faster)
 
 
-_TRIALS = {"bf16": _bf16, "int8": _int8, "fp32": _few_sides}
+_TRIALS = {"bf16": _bf16, "int8": _int8, FEW_SIDES: _few_sides}
 
 
 def _if_it_holds(
@@ -375,25 +376,27 @@ def _if_it_holds(
     against fp32 on held-out tiles of the scene; `settled` with the reason where none does."""
     exact = settled.runner
     assert isinstance(exact, openvino_cpu.OpenvinoRunner)
+    every, note = workload.bundle.meta.views, settled.choice.note
+    right = answers_of(exact, sample.images)
     held: list[tuple[float, Settled]] = []
     for views in numbers_of_views(workload.bundle):
-        if quick is exact and views == workload.bundle.meta.views:
+        if quick is exact and views == every:
             break  # that is what there is to compare with
-        margin = margin_for(quick, exact, sample.images, views)
-        runner = Cascade(quick, exact, margin, views) if margin else quick
+        few = views if views < every else 0
+        margin = margin_for(quick, right, sample.images, few)
+        runner = Cascade(quick, exact, margin, few) if margin or few else quick
         agreement = _compared(workload, exact, runner, sample.held_out)
-        reason = guard.objection(agreement, must_be_faster)
         choice = settled.choice.model_copy(update={"agreement": agreement})
-        if not reason:
-            found = choice.model_copy(update={"precision": quick.precision, "margin": margin})
-            held.append((agreement.speedup, Settled(found, runner)))
-            if agreement.asked_again <= SELDOM:
-                break
-    if held:
-        return max(held, key=lambda one: one[0])[1]
-    if quick is not exact:
-        settled = replace(settled, choice=choice)
-    return _noted(settled, f"not {agreement.name}: {reason}")
+        if reason := guard.objection(agreement, must_be_faster):
+            settled = _noted(
+                settled if quick is exact else replace(settled, choice=choice), f"not {agreement.name}: {reason}"
+            )
+            continue
+        found = {"precision": quick.precision, "views": few, "margin": margin, "note": note}
+        held.append((agreement.speedup, Settled(choice.model_copy(update=found), runner)))
+        if agreement.asked_again <= SELDOM:
+            break
+    return max(held, key=lambda one: one[0])[1] if held else settled
 
 
 def _compared(workload: Workload, fp32: Runner, quick: Runner, tiles: list[Pixels]) -> Agreement:

@@ -86,8 +86,8 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
 
     `device` is cpu or cuda; `asked` are runtime and precision as they were given; `note` says why it is not the fastest
     or not what was asked for;
-    `network` is the key of the int8 network in its file's name, empty for other precisions; `margin` is that below which
-    tiles that were rounded are asked again in fp32, see `cascade`.
+    `network` is the key of the int8 network in its file's name, empty for other precisions; `views` is how many of the
+    bundle's views a quick network looks at, 0 for all, and `margin` that below which it asks fp32 again: see `cascade`.
     """
 
     runtime: str
@@ -97,13 +97,14 @@ class Choice(pydantic.BaseModel, frozen=True, extra="forbid"):
     note: str = ""
     agreement: Agreement | None = None
     network: str = ""
+    views: int = 0
     margin: float = 0.0
 
     def serves(self, wanted: Wanted) -> bool:
         """Whether a run that was begun with this may be continued by a command that asks for `wanted`."""
         if self.asked == (wanted.runtime, wanted.precision):
             return True
-        if wanted.precision == "fp32" and self.margin:
+        if wanted.precision == "fp32" and self.views:
             return False  # fp32 that is asked for looks from all sides
         return wanted.runtime in (AUTO, self.runtime) and wanted.precision in (AUTO, self.precision)
 
